@@ -1,0 +1,25 @@
+"""Control and monitor how fast every layer of a network rotates.
+
+Carbonnelle and De Vleeschouwer, On layer-level control of DNN training and its
+impact on generalization, 2018 (https://arxiv.org/abs/1806.01603).
+"""
+
+from layca_optax._alpha import alpha_learning_rates, alpha_multipliers
+from layca_optax._depth import layer_depths
+from layca_optax._describe import describe
+from layca_optax._layca import LaycaState, layca
+from layca_optax._rotation import layer_rotation
+from layca_optax._sgd_amom import sgd_amom
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "LaycaState",
+    "alpha_learning_rates",
+    "alpha_multipliers",
+    "describe",
+    "layca",
+    "layer_depths",
+    "layer_rotation",
+    "sgd_amom",
+]

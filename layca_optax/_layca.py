@@ -1,0 +1,231 @@
+"""Layca: every layer's weight vector turns by the angle that its learning rate says."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from layca_optax._paths import join, leaf_paths
+from layca_optax._rates import check_rates, rates_for_leaves
+from layca_optax._rules import Axes, Rotate, check_rule, is_inexact, vector_axes
+from layca_optax._sphere import compute_dtype, turn, vector_norms
+
+_RETRACTIONS = ("projection", "geodesic")
+
+
+class LaycaState(NamedTuple):
+    """State of `layca`.
+
+    Attributes:
+      count: steps taken, an int32 scalar; what schedules are called with.
+      initial_norm: for every rotating leaf, in leaf order, the norms of its vectors at `init`, in at least
+        float32 and shaped like the axes that enumerate them (a scalar for a leaf that is one vector). Never
+        changes. `zeros(0)` if the parameters have no leaves at all.
+      others: state of the transformation `others`; `optax.EmptyState()` without one.
+    """
+
+    count: jax.Array
+    initial_norm: tuple[jax.Array, ...] | jax.Array
+    others: optax.OptState
+
+
+def layca(
+    learning_rate: optax.ScalarOrSchedule | optax.Params = 3**-3,
+    *,
+    rotate: Rotate = "layer",
+    others: optax.GradientTransformation | None = None,
+    tangent: bool = True,
+    retraction: str = "projection",
+    flip_sign: bool = True,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Turns every layer's weight vector by `arctan(learning_rate)` radians in the direction of the update.
+
+    Put it last in a chain, in the place of `optax.scale_by_learning_rate`. It takes a direction that has
+    *not* been multiplied by a learning rate and returns the update to add to the parameters:
+
+    * `layca(lr)` alone is Layca on SGD;
+    * `optax.chain(optax.scale_by_adam(), layca(lr))` is Layca on Adam;
+    * `optax.chain(optax.adam(1.0), layca(lr, flip_sign=False))` is the same, around a finished optimizer.
+
+    Mind the sign: a finished optimizer (`optax.adam`, `optax.sgd`) has turned the gradient's sign already.
+    Behind one, `flip_sign=True` climbs the loss; behind `optax.scale_by_*`, `flip_sign=False` does.
+
+    For a weight vector :math:`w` of initial norm :math:`n_0`, a proposed step :math:`s` (the incoming
+    update, its sign turned if `flip_sign`) and learning rate :math:`\rho`
+
+    .. math::
+      t = s - \frac{s \cdot w}{w \cdot w} w, \qquad
+      v = \frac{w}{\|w\|} + \rho \frac{t}{\|t\|}, \qquad
+      w' = n_0 \frac{v}{\|v\|}
+
+    and the update is :math:`w' - w`. The norm stays :math:`n_0` for ever, the angle between :math:`w` and
+    :math:`w'` is :math:`\arctan\rho`, and only the direction of :math:`s` matters: gradients :math:`g` and
+    :math:`10^{30} g` give the same update.
+
+    A vector stays exactly where it is when there is no direction to turn in: a step that is zero, parallel
+    to the weights, or not finite in some entry, weights that are not finite, an initial norm of zero.
+    Arithmetic is in at least float32; the update has the parameter's dtype.
+
+    Args:
+      learning_rate: the tangent of each step's angle in radians (`retraction="projection"`) or the angle
+        itself (`"geodesic"`). A number, a (traced) scalar, a schedule `count -> rate`, or a tree prefix of
+        the parameters with any of these at its leaves; there also an array with one rate for each vector of
+        a leaf. Prefixes are matched by path. 3^-3 = 1/27 was best in all of the paper's experiments.
+      rotate: what rotates, and as how many vectors. `"layer"`: every floating leaf with two or more axes is
+        one vector. `"stacked_layer"`: axis 0 enumerates layers, what remains of a leaf must have two or
+        more axes. `"neuron"`: the last axis of a leaf with two or more axes enumerates vectors. Or a function
+        `(path, leaf) -> axes` where `path` is a string such as `"layers/0/kernel"`: the tuple of axes that
+        enumerate the leaf's vectors, `()` if it is one vector, `None` if it does not rotate.
+      others: an optax transformation for the floating and complex leaves that do not rotate (biases, norm
+        scales). It sees the same incoming updates; its output is added as it is. By default these leaves
+        take the plain step, their learning rate times the direction. `optax.set_to_zero()` keeps them fixed.
+      tangent: whether to project the step on the space orthogonal to the weights. Without it
+        (:math:`t = s`) the learning rate is not the angle.
+      retraction: `"projection"` as above, or `"geodesic"`:
+        :math:`v = \cos\rho\, w/\|w\| + \sin\rho\, t/\|t\|`, a turn by exactly :math:`\rho` radians.
+      flip_sign: whether the incoming updates point up the gradient, as gradients do.
+
+    Returns:
+      An `optax.GradientTransformationExtraArgs` whose state is a `LaycaState`. Its `update` needs `params`.
+
+    Raises:
+      ValueError: at once, for an unknown `rotate` or `retraction` and for learning rates that are negative,
+        NaN or infinite; at `init`, for a rotating vector that is zero (if its value can be seen), a complex
+        leaf that would rotate, learning rates that do not match the parameters; at `update`, if `params` is
+        missing or does not match the updates or the state. Messages name the path of the leaf.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from layca_optax import layca, layer_rotation
+      >>> params = {"kernel": jnp.eye(3), "bias": jnp.zeros(3)}
+      >>> optimizer = optax.chain(optax.scale_by_adam(), layca(3**-3))
+      >>> state = optimizer.init(params)
+      >>> loss = lambda p: jnp.sum((jnp.ones(3) @ p["kernel"] + p["bias"] - 2.0) ** 3 / 3)
+      >>> updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+      >>> new_params = optax.apply_updates(params, updates)
+      >>> cosine_distance = layer_rotation(new_params, params)["kernel"]
+      >>> print(f"{jnp.arccos(1 - cosine_distance):.3f} rad")  # arctan(1/27)
+      0.037 rad
+
+    References:
+      Carbonnelle and De Vleeschouwer, `On layer-level control of DNN training and its impact on
+      generalization <https://arxiv.org/abs/1806.01603>`_, 2018, Algorithm 1 and Section A.2.
+    """
+    check_rule(rotate)
+    check_rates(learning_rate)
+    if retraction not in _RETRACTIONS:
+        raise ValueError(
+            f"retraction must be one of {', '.join(map(repr, _RETRACTIONS))}, not {retraction!r}"
+        )
+    inner = None if others is None else optax.with_extra_args_support(others)
+
+    def init_fn(params: optax.Params) -> LaycaState:
+        leaves, treedef = jax.tree.flatten(params)
+        axes = vector_axes(rotate, params)
+        count = jnp.zeros([], jnp.int32)
+        rates_for_leaves(learning_rate, params, axes, _needs_rate(axes, leaves, others), count)
+        norms: list[jax.Array] = [
+            vector_norms(jnp.asarray(w), ax) for w, ax in zip(leaves, axes, strict=True) if ax is not None
+        ]
+        _refuse_zero_vectors(params, axes, norms)
+        masked = None if inner is None else optax.masked(inner, _mask_of_others(treedef, axes, leaves))
+        return LaycaState(
+            count=count,
+            initial_norm=tuple(norms) if leaves else jnp.zeros(0),
+            others=optax.EmptyState() if masked is None else masked.init(params),
+        )
+
+    def update_fn(
+        updates: optax.Updates, state: LaycaState, params: optax.Params | None = None, **extra_args: Any
+    ) -> tuple[optax.Updates, LaycaState]:
+        if params is None:
+            raise ValueError(
+                "layca needs the current parameters: call update(updates, state, params), and put it in"
+                " chains and wrappers that pass params on"
+            )
+        weights = jax.tree.leaves(params)
+        steps, treedef = jax.tree.flatten(updates)
+        axes = vector_axes(rotate, params)
+        _check_same_leaves(params, updates)
+        rotating = sum(ax is not None for ax in axes)
+        if weights and len(state.initial_norm) != rotating:
+            raise ValueError(
+                f"the state was made for {len(state.initial_norm)} rotating leaves, these parameters have"
+                f" {rotating}: init and update must be given the same parameters"
+            )
+        rates = rates_for_leaves(learning_rate, params, axes, _needs_rate(axes, weights, others), state.count)
+        other_steps, others_state = steps, state.others
+        if inner is not None:
+            masked = optax.masked(inner, _mask_of_others(treedef, axes, weights))
+            other_updates, others_state = masked.update(updates, state.others, params, **extra_args)
+            other_steps = jax.tree.leaves(other_updates)
+
+        norms = iter(state.initial_norm)
+        sign = -1 if flip_sign else 1
+        result = []
+        for w, s, other, ax, rate in zip(weights, steps, other_steps, axes, rates, strict=True):
+            w = jnp.asarray(w)
+            if not is_inexact(w):
+                result.append(jnp.zeros_like(w))
+            elif ax is not None:
+                n0 = next(norms)
+                turned = turn(w, sign * s, rate, n0, axes=ax, tangent=tangent, retraction=retraction)
+                result.append(turned)
+            elif inner is None:
+                result.append(_plain_step(w, sign * s, rate))
+            else:
+                result.append(other)
+        new_state = LaycaState(
+            jnp.asarray(optax.safe_increment(state.count)), state.initial_norm, others_state
+        )
+        return jax.tree.unflatten(treedef, result), new_state
+
+    # optax types all states alike.
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyrefly: ignore[bad-argument-type]
+
+
+def _plain_step(weights: jax.Array, step: jax.Array, rate: Any) -> jax.Array:
+    dtype = compute_dtype(weights)
+    scaled = rate.astype(compute_dtype(rate)) * step.astype(dtype)
+    return jnp.where(jnp.isfinite(rate), scaled, 0).astype(weights.dtype)
+
+
+def _needs_rate(axes: list[Axes | None], leaves: list[Any], others: Any) -> list[bool]:
+    return [ax is not None or (others is None and is_inexact(w)) for ax, w in zip(axes, leaves, strict=True)]
+
+
+def _mask_of_others(treedef: Any, axes: list[Axes | None], leaves: list[Any]) -> Any:
+    mask = [ax is None and is_inexact(w) for ax, w in zip(axes, leaves, strict=True)]
+    return jax.tree.unflatten(treedef, mask)
+
+
+def _refuse_zero_vectors(params: optax.Params, axes: list[Axes | None], norms: list[jax.Array]) -> None:
+    rotating = [path for path, ax in zip(leaf_paths(params), axes, strict=True) if ax is not None]
+    for path, norm in zip(rotating, norms, strict=True):
+        if isinstance(norm, jax.core.Tracer) or not norm.is_fully_addressable:
+            continue
+        zeros = int(np.sum(np.asarray(norm) == 0))
+        if zeros:
+            which = "it is" if norm.ndim == 0 else f"{zeros} of its {norm.size} vectors are"
+            raise ValueError(
+                f"{join(path)!r} rotates, but {which} zero, and a zero vector has no direction to turn from."
+                " Initialise it to something else, or let it train without rotating:"
+                " rotate=lambda path, leaf: None for this path."
+            )
+
+
+def _check_same_leaves(params: optax.Params, updates: optax.Updates) -> None:
+    in_params, in_updates = leaf_paths(params), leaf_paths(updates)
+    if in_params != in_updates:
+        odd = sorted(set(in_params) ^ set(in_updates))
+        names = ", ".join(repr(join(path)) for path in odd[:3]) or "their order"
+        raise ValueError(f"updates and params must have the same leaves; they differ in {names}")
+    leaves = zip(in_params, jax.tree.leaves(params), jax.tree.leaves(updates), strict=True)
+    for path, weights, step in leaves:
+        if jnp.shape(weights) != jnp.shape(step):
+            raise ValueError(
+                f"the update of {join(path)!r} has shape {jnp.shape(step)},"
+                f" the parameter {jnp.shape(weights)}"
+            )

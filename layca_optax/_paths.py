@@ -1,0 +1,68 @@
+"""Names of leaves, the same for every kind of tree that holds the same parameters."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import optax
+
+Path = tuple[str, ...]
+
+
+def leaf_paths(tree: Any) -> list[Path]:
+    """The path of every leaf, in the order of `jax.tree.leaves(tree)`.
+
+    A Flax variable is a node with one child, `value`; it is no level of the
+    model, so it is no part of the path: a `State` of `Param`s and the dictionary
+    of its arrays have the same paths.
+    """
+    paths = []
+    for keys, node in jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_flax_variable):
+        path = _strings(keys)
+        if not _is_flax_variable(node):
+            paths.append(path)
+            continue
+        for inner, _ in jax.tree_util.tree_leaves_with_path(node):
+            is_value = len(inner) > 0 and inner[-1] == jax.tree_util.GetAttrKey("value")
+            paths.append(path + _strings(inner[:-1] if is_value else inner))
+    return paths
+
+
+def hole_paths(tree: Any) -> list[Path]:
+    """The paths of `None` and `optax.MaskedNode`: parts of the parameters that are elsewhere."""
+    holes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_hole)
+    return [_strings(keys) for keys, node in holes if _is_hole(node)]
+
+
+def join(path: Path) -> str:
+    """One string for people: `layers/0/kernel`; the path of a bare array is `.`."""
+    return "/".join(path) or "."
+
+
+def starts_with(path: Path, prefix: Path) -> bool:
+    return path[: len(prefix)] == prefix
+
+
+def nearest(path: Path, candidates: Iterable[Path]) -> str:
+    """A hint for an error message: the candidates most like `path`."""
+    names = [join(candidate) for candidate in candidates]
+    close: Sequence[str] = difflib.get_close_matches(join(path), names, n=3, cutoff=0.5) or names[:3]
+    return ", ".join(repr(name) for name in close) or "none (the tree has no leaves)"
+
+
+def _strings(keys: tuple[Any, ...]) -> Path:
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in keys)
+
+
+def _is_hole(node: Any) -> bool:
+    return node is None or isinstance(node, optax.MaskedNode)
+
+
+def _is_flax_variable(node: Any) -> bool:
+    # By name, because this library does not import flax: `nnx.Variable`, and
+    # the boxes of Linen (`nn.Partitioned`), which are `AxisMetadata`.
+    return any(
+        cls.__name__ in ("Variable", "AxisMetadata") and cls.__module__.startswith("flax.")
+        for cls in type(node).__mro__
+    )

@@ -1,0 +1,90 @@
+"""Learning rates: one number or schedule, or a tree prefix of them, given to every leaf by its path."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from layca_optax._paths import Path, hole_paths, join, leaf_paths, nearest, starts_with
+from layca_optax._rules import Axes
+
+
+def check_rates(learning_rate: Any) -> None:
+    """Raises `ValueError` for a rate that is no number or schedule, or is negative, NaN or infinite."""
+    for path, rate in _by_path(learning_rate).items():
+        where = f"learning_rate at {join(path)!r}" if path else "learning_rate"
+        if callable(rate) or isinstance(rate, jax.core.Tracer):
+            continue
+        if isinstance(rate, jax.Array) and not rate.is_fully_addressable:
+            continue
+        try:
+            value = np.asarray(rate).astype(np.float64, casting="same_kind")
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{where} is {rate!r}; it must be a number, an array or a schedule (count -> rate)"
+            ) from None
+        if not np.all(np.isfinite(value) & (value >= 0)):
+            raise ValueError(f"{where} is {rate!r}; a learning rate must be finite and not negative")
+
+
+def rates_for_leaves(
+    learning_rate: optax.ScalarOrSchedule | optax.Params,
+    params: optax.Params,
+    axes: list[Axes | None],
+    wanted: list[bool],
+    count: jax.Array,
+) -> list[Any]:
+    """The rate of every leaf at step `count`: a scalar, or one rate for each of its vectors.
+
+    Leaves that are not `wanted` need none and get `None`. Matching is by path, so that it does not
+    matter which kinds of nodes the two trees are made of.
+
+    Raises:
+      ValueError: a path of `learning_rate` that leads to no leaf (unless that part of `params` is masked
+        or `None`), a wanted leaf that no rate covers, a rate of another shape than the leaf's vectors.
+    """
+    rates = _by_path(learning_rate)
+    paths = leaf_paths(params)
+    if not paths:
+        return []
+    prefixes = [next((path[:n] for n in range(len(path) + 1) if path[:n] in rates), None) for path in paths]
+    holes = hole_paths(params)
+    for path in rates:
+        in_hole = any(starts_with(hole, path) or starts_with(path, hole) for hole in holes)
+        if path not in prefixes and not in_hole:
+            raise ValueError(
+                f"learning_rate has a rate at {join(path)!r}, but the parameters have nothing there;"
+                f" the nearest parameters are {nearest(path, paths)}"
+            )
+    values = {path: rate(count) if callable(rate) else rate for path, rate in rates.items()}
+    result: list[Any] = []
+    for path, prefix, leaf, ax, want in zip(
+        paths, prefixes, jax.tree.leaves(params), axes, wanted, strict=True
+    ):
+        if not want:
+            result.append(None)
+        elif prefix is None:
+            raise ValueError(
+                f"no learning rate covers the parameter {join(path)!r}; the nearest paths that have one"
+                f" are {nearest(path, rates)}"
+            )
+        else:
+            result.append(_checked_shape(values[prefix], path, leaf, ax))
+    return result
+
+
+def _by_path(learning_rate: Any) -> dict[Path, Any]:
+    return dict(zip(leaf_paths(learning_rate), jax.tree.leaves(learning_rate), strict=True))
+
+
+def _checked_shape(rate: Any, path: Path, leaf: Any, axes: Axes | None) -> jax.Array:
+    rate = jnp.asarray(rate)
+    vectors = tuple(leaf.shape[axis] for axis in axes or ())
+    if rate.shape not in ((), vectors):
+        expected = f"() or {vectors}, one rate for each of its vectors" if vectors else "()"
+        raise ValueError(
+            f"the learning rate of {join(path)!r} has shape {rate.shape}; its shape must be {expected}"
+        )
+    return rate

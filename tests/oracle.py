@@ -1,0 +1,30 @@
+"""The paper's formulas in float64 NumPy, written from its text alone."""
+
+import numpy as np
+
+
+def layca_step(w, s, w0, rate):
+    """One iteration of Algorithm 1 for one layer: the new weights."""
+    w, s, w0 = (np.asarray(x).astype(np.float64) for x in (w, s, w0))
+    dot = lambda a, b: float(np.sum(a * b))
+    norm = lambda a: np.sqrt(dot(a, a))
+    s = s - dot(s, w) * w / dot(w, w)
+    s = s * norm(w) / norm(s)
+    w = w + rate * s
+    return w * norm(w0) / norm(w)
+
+
+def angle(a, b):
+    """Radians between two vectors, accurate for the smallest (Kahan's formula)."""
+    a, b = (np.asarray(x).astype(np.float64).ravel() for x in (a, b))
+    a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    return 2 * np.arctan2(np.linalg.norm(a - b), np.linalg.norm(a + b))
+
+
+def cosine_distance(a, b):
+    """1 - cos without cancellation."""
+    return 2 * np.sin(angle(a, b) / 2) ** 2
+
+
+def norm(a):
+    return np.linalg.norm(np.asarray(a).astype(np.float64).ravel())

@@ -1,0 +1,312 @@
+"""Algorithm 1 against a float64 oracle; states; what has no direction; errors."""
+
+import chex
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracle
+import pytest
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import layca_optax
+from layca_optax import layca
+
+
+def one_step(w, g, learning_rate=0.1, **kwargs):
+    optimizer = layca(learning_rate, **kwargs)
+    update, _ = jax.jit(optimizer.update)(g, optimizer.init(w), w)
+    return update
+
+
+def random_pair(shape, seed=0, dtype=jnp.float32):
+    rng = np.random.default_rng(seed)
+    return tuple(jnp.asarray(rng.normal(size=shape), dtype) for _ in range(2))
+
+
+shapes = hnp.array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=7).filter(lambda s: np.prod(s) > 1)
+
+
+@hypothesis.given(
+    shape=shapes,
+    dtype=st.sampled_from([jnp.float32, jnp.bfloat16, jnp.float16]),
+    rate=st.floats(1e-3, 10),
+    log_w=st.integers(-3, 3),
+    log_s=st.integers(-3, 3),
+    seed=st.integers(0, 2**16),
+)
+@hypothesis.settings(deadline=None, max_examples=40)
+def test_follows_algorithm_1(shape, dtype, rate, log_w, log_s, seed):
+    rng = np.random.default_rng(seed)
+    w = jnp.asarray(rng.normal(size=shape) * 10.0**log_w, dtype)
+    g = jnp.asarray(rng.normal(size=shape) * 10.0**log_s, dtype)
+    hypothesis.assume(oracle.norm(w) > 0 and 1e-3 < oracle.angle(w, g) < np.pi - 1e-3)
+    update = one_step(w, g, rate)
+    expected = oracle.layca_step(w, -np.asarray(g, np.float64), w, rate) - np.asarray(w, np.float64)
+    assert update.dtype == dtype
+    # An update's entries are rounded to its dtype; float16 has besides a smallest number.
+    atol = 2e-5 * oracle.norm(w) if dtype == jnp.float32 else 2 * float(jnp.finfo(dtype).eps) * oracle.norm(w)
+    np.testing.assert_allclose(np.asarray(update, np.float64), expected, rtol=0, atol=atol)
+
+
+@pytest.mark.usefixtures("float64")
+def test_follows_algorithm_1_in_float64():
+    w, g = random_pair((6, 5), dtype=jnp.float64)
+    expected = oracle.layca_step(w, -g, w, 0.3)
+    np.testing.assert_allclose(w + one_step(w, g, 0.3), expected, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (64, 64), (3, 3, 32, 64), (784, 784)])
+def test_one_turn_is_arctan_of_the_rate_at_the_same_norm(shape):
+    w, g = random_pair(shape)
+    for rate in (1e-2, 1 / 27, 1.0):
+        new = np.asarray(w, np.float64) + np.asarray(one_step(w, g, rate), np.float64)
+        assert oracle.angle(w, new) == pytest.approx(np.arctan(rate), rel=1e-5)
+        assert oracle.norm(new) == pytest.approx(oracle.norm(w), rel=1e-6)
+
+
+def test_ten_thousand_steps_keep_the_norm_and_the_angle():
+    w, _ = random_pair((16, 24))
+    optimizer = layca(3**-3)
+
+    def step(carry, key):
+        w, state = carry
+        update, state = optimizer.update(jax.random.normal(key, w.shape), state, w)
+        new = optax.apply_updates(w, update)
+        return (new, state), (w, new)
+
+    keys = jax.random.split(jax.random.key(0), 10_000)
+    (last, state), (before, after) = jax.jit(lambda c, k: jax.lax.scan(step, c, k))(
+        (w, optimizer.init(w)), keys
+    )
+    assert oracle.norm(last) == pytest.approx(oracle.norm(w), rel=1e-6)
+    assert int(state.count) == 10_000
+    angles = [oracle.angle(a, b) for a, b in zip(np.asarray(before), np.asarray(after), strict=True)]
+    np.testing.assert_allclose(angles, np.arctan(3**-3), rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+def test_only_the_direction_of_the_step_matters(scale):
+    w, g = random_pair((8, 9))
+    np.testing.assert_allclose(one_step(w, g * scale), one_step(w, g), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_weights_of_any_size(scale):
+    w, g = random_pair((8, 9))
+    np.testing.assert_allclose(one_step(w * scale, g) / scale, one_step(w, g), rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_steps_nearly_parallel_to_the_weights_still_turn_by_the_rate(ratio, sign):
+    w, t = (np.asarray(x, np.float64) for x in random_pair((32, 32)))
+    t -= np.sum(t * w) / np.sum(w * w) * w
+    g = jnp.asarray(sign * w + ratio * t * oracle.norm(w) / oracle.norm(t), jnp.float32)
+    w = jnp.asarray(w, jnp.float32)
+    new = np.asarray(w, np.float64) + np.asarray(one_step(w, g, 0.1), np.float64)
+    assert oracle.angle(w, new) == pytest.approx(np.arctan(0.1), rel=1e-4)
+
+
+def no_directions():
+    w, g = random_pair((4, 4))
+    yield "zero step", w, jnp.zeros_like(g)
+    yield "parallel step", w, 3 * w
+    yield "antiparallel step", w, -0.7 * w
+    yield "nan in step", w, g.at[1, 2].set(jnp.nan)
+    yield "inf in step", w, g.at[1, 2].set(-jnp.inf)
+    yield "nan in weights", w.at[0, 0].set(jnp.nan), g
+    yield "inf in weights", w.at[0, 0].set(jnp.inf), g
+    yield "one element", w[:1, :1], g[:1, :1]
+
+
+@pytest.mark.parametrize(("w", "g"), [pytest.param(w, g, id=name) for name, w, g in no_directions()])
+def test_without_a_direction_only_that_vector_stands_still(w, g):
+    other_w, other_g = random_pair((4, 4), seed=1)
+    update = one_step({"a": w, "b": other_w}, {"a": g, "b": other_g})
+    np.testing.assert_array_equal(update["a"], np.zeros(w.shape))
+    np.testing.assert_array_equal(update["b"], one_step(other_w, other_g))
+    assert np.any(update["b"] != 0)
+
+
+def test_an_initial_norm_of_zero_that_init_could_not_see_stands_still():
+    w, g = jnp.zeros((2, 2)), jnp.ones((2, 2))
+    optimizer = layca(0.1)
+    update, _ = optimizer.update(g, jax.jit(optimizer.init)(w), w)
+    np.testing.assert_array_equal(update, np.zeros((2, 2)))
+
+
+def test_a_traced_nan_rate_gives_a_zero_update():
+    params = {"kernel": jnp.eye(2), "bias": jnp.ones(2)}
+
+    @jax.jit
+    def update(rate):
+        optimizer = layca(rate)
+        return optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)[0]
+
+    for leaf in jax.tree.leaves(update(jnp.nan)):
+        np.testing.assert_array_equal(leaf, np.zeros(leaf.shape))
+    assert np.any(update(0.1)["kernel"] != 0)
+
+
+def test_state_is_one_norm_a_rotating_leaf_in_leaf_order_and_never_changes():
+    params = {"b": 2 * jnp.ones((2, 2), jnp.bfloat16), "a": jnp.ones((3, 4)), "c": jnp.ones(5)}
+    optimizer = layca(0.1)
+    state = optimizer.init(params)
+    assert isinstance(state, layca_optax.LaycaState)
+    assert isinstance(state.initial_norm, tuple)
+    assert [n.dtype for n in state.initial_norm] == [jnp.float32, jnp.float32]
+    np.testing.assert_allclose(state.initial_norm, [np.sqrt(12), 4.0], rtol=1e-7)
+    chex.assert_trees_all_equal(state.others, optax.EmptyState())
+    _, new = optimizer.update(params, state, params)
+    chex.assert_trees_all_equal(new.initial_norm, state.initial_norm)
+    chex.assert_trees_all_equal_structs(new, state)
+    assert int(new.count) == int(state.count) + 1
+
+
+def test_norms_of_tiny_and_huge_weights_are_right():
+    w, _ = random_pair((5, 5))
+    for scale in (1e-30, 1e30):
+        (norm,) = layca().init(w * scale).initial_norm
+        assert float(norm) == pytest.approx(oracle.norm(w) * scale, rel=1e-6)
+
+
+@pytest.mark.parametrize("params", [{}, (), {"a": None}, {"a": optax.MaskedNode()}])
+def test_trees_without_leaves(params):
+    optimizer = layca(0.1)
+    state = optimizer.init(params)
+    assert state.initial_norm.shape == (0,)
+    update, new = optimizer.update(params, state, params)
+    assert jax.tree.structure(update) == jax.tree.structure(params)
+    chex.assert_trees_all_equal_structs(state, new)
+
+
+def test_leaves_that_do_not_rotate_take_the_plain_step():
+    params = {"kernel": jnp.eye(3), "bias": jnp.zeros(3), "z": jnp.ones(2, jnp.complex64)}
+    g = {"kernel": jnp.ones((3, 3)), "bias": jnp.array([1.0, 2.0, 3.0]), "z": jnp.array([1j, 2.0])}
+    down, up = one_step(params, g), one_step(params, g, flip_sign=False)
+    np.testing.assert_allclose(down["bias"], [-0.1, -0.2, -0.3], rtol=1e-6)
+    np.testing.assert_allclose(down["z"], [-0.1j, -0.2], rtol=1e-6)
+    np.testing.assert_allclose(up["bias"], [0.1, 0.2, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(
+        params["kernel"] + up["kernel"],
+        oracle.layca_step(np.eye(3), np.ones((3, 3)), np.eye(3), 0.1),
+        atol=1e-6,
+    )
+
+
+def test_a_rule_that_rotates_nothing_is_the_plain_optimizer():
+    w, g = random_pair((3, 4))
+    expected, _ = optax.sgd(0.3).update(g, optax.sgd(0.3).init(w))
+    np.testing.assert_array_equal(one_step(w, g, 0.3, rotate=lambda path, leaf: None), expected)
+
+
+def test_integers_get_a_zero_update():
+    params = {"kernel": jnp.eye(2), "steps": jnp.array([3, 4])}
+    gradient = jax.grad(lambda p: jnp.sum(p["kernel"]) ** 2, allow_int=True)(params)
+    updates = one_step(params, gradient)
+    assert updates["steps"].dtype == params["steps"].dtype
+    np.testing.assert_array_equal(optax.apply_updates(params, updates)["steps"], params["steps"])
+
+
+def test_others_sees_its_part_of_the_same_updates_and_its_output_is_added_as_it_is():
+    params = {"bias": jnp.array([1.0, 2.0]), "kernel": jnp.eye(2), "n": jnp.array(1)}
+    g = {"bias": jnp.array([3.0, 4.0]), "kernel": jnp.ones((2, 2)), "n": jnp.array(0)}
+    updates = one_step(params, g, others=optax.set_to_zero())
+    np.testing.assert_array_equal(updates["bias"], [0, 0])
+    others = optax.chain(optax.add_decayed_weights(0.5), optax.scale_by_learning_rate(0.01))
+    optimizer = layca(0.1, others=others)
+    state = optimizer.init(params)
+    updates, state = optimizer.update(g, state, params)
+    np.testing.assert_allclose(updates["bias"], [-0.035, -0.05], rtol=1e-6)
+    np.testing.assert_array_equal(updates["kernel"], one_step(params, g)["kernel"])
+
+    seen = []
+    spy = optax.stateless(lambda u, p: seen.append((u, p)) or u)
+    layca(0.1, others=spy).update(g, layca(0.1, others=spy).init(params), params)
+    for tree in seen[0]:
+        assert isinstance(tree["kernel"], optax.MaskedNode)
+        assert isinstance(tree["n"], optax.MaskedNode)
+    np.testing.assert_array_equal(seen[0][0]["bias"], g["bias"])
+
+
+def test_a_finished_optimizer_with_flip_sign_false_equals_the_direction_with_it():
+    w, g = random_pair((5, 6))
+    finished = optax.chain(optax.adam(1.0), layca(0.1, flip_sign=False))
+    direction = optax.chain(optax.scale_by_adam(), layca(0.1))
+    a, _ = finished.update(g, finished.init(w), w)
+    b, _ = direction.update(g, direction.init(w), w)
+    np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
+    assert float(jnp.sum(a * g)) < 0
+
+
+def test_functions_choose_which_leaves_rotate_by_their_path():
+    params = {"head": {"kernel": jnp.eye(2)}, "layers": [{"kernel": 2 * jnp.eye(2), "bias": jnp.ones(2)}]}
+    seen = []
+
+    def rotate(path, leaf):
+        seen.append((path, leaf.shape))
+        return () if path.startswith("layers/") else None
+
+    state = layca(0.1, rotate=rotate).init(params)
+    assert seen == [("head/kernel", (2, 2)), ("layers/0/bias", (2,)), ("layers/0/kernel", (2, 2))]
+    np.testing.assert_allclose(state.initial_norm, np.sqrt([2.0, 8.0]), rtol=1e-6)
+
+
+def test_the_same_under_jit_vmap_scan_and_donation():
+    w, g = random_pair((4, 6))
+    expected = one_step(w, g)
+    np.testing.assert_allclose(layca(0.1).update(g, layca(0.1).init(w), w)[0], expected, atol=1e-6)
+    rates = jnp.array([0.1, 0.2])
+    batch = jax.vmap(lambda r: layca(r).update(g, layca(r).init(w), w)[0])(rates)
+    np.testing.assert_allclose(batch[0], expected, atol=1e-6)
+    np.testing.assert_allclose(batch[1], one_step(w, g, 0.2), atol=1e-6)
+
+    @jax.jit
+    def scanned(w, state):
+        def body(carry, _):
+            update, state = layca(0.1).update(g, carry[1], carry[0])
+            return (carry[0] + update, state), None
+
+        return jax.lax.scan(body, (w, state), None, length=2)[0]
+
+    second = w + expected + one_step(w + expected, g)
+    np.testing.assert_allclose(scanned(w, layca(0.1).init(w))[0], second, atol=1e-6)
+
+    params = {"w": jnp.array(w)}
+    state = layca(0.1).init(params)
+    step = jax.jit(lambda p, s: layca(0.1).update({"w": g}, s, p), donate_argnums=(0, 1))
+    np.testing.assert_allclose(step(params, state)[0]["w"], expected, atol=1e-6)
+
+
+def errors():
+    eye, two = jnp.eye(2), {"kernel": jnp.eye(2), "bias": jnp.ones(2)}
+    complex_leaf = {"z": jnp.ones((2, 2), jnp.complex64)}
+    yield "unknown rule", lambda: layca(rotate="layers"), "did you mean 'layer'"
+    yield "rule of another type", lambda: layca(rotate=3), "a function"
+    yield "unknown retraction", lambda: layca(retraction="exp"), "geodesic"
+    yield "negative rate", lambda: layca(-0.1), "not negative"
+    yield "nan rate", lambda: layca(float("nan")), "finite"
+    yield "nested infinite rate", lambda: layca({"a": {"b": np.inf}}), "'a/b'"
+    yield "rate of another type", lambda: layca("0.1"), "number"
+    yield "zero leaf", lambda: layca().init({"a": {"w": jnp.zeros((2, 2))}}), "'a/w' rotates, but it is zero"
+    yield "complex leaf", lambda: layca().init(complex_leaf), "'z' is complex"
+    yield "axis out of range", lambda: layca(rotate=lambda p, x: (2,)).init(eye), r"\(2,\)"
+    yield "axis twice", lambda: layca(rotate=lambda p, x: (0, -2)).init(eye), "twice"
+    yield "rule returns True", lambda: layca(rotate=lambda p, x: True).init(eye), "True for '.'"
+    yield "no params", lambda: layca().update(eye, layca().init(eye)), "update\\(updates, state, params\\)"
+    yield "other leaves", lambda: layca().update(eye, layca().init(two), two), "same leaves"
+    yield "other shape", lambda: one_step(two, {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(2)}), "'kernel'"
+    yield "other state", lambda: layca().update(two, layca().init({}), two), "0 rotating leaves"
+    yield "rate without leaf", lambda: layca({"kernal": 0.1, "bias": 0.1}).init(two), "'kernal'.*'kernel'"
+    yield "leaf without rate", lambda: layca({"kernel": 0.1}).init(two), "covers the parameter 'bias'"
+    yield "rate of a deeper tree", lambda: layca({"kernel": {"a": 0.1}, "bias": 0.1}).init(two), "'kernel'"
+    yield "rate of another shape", lambda: layca(jnp.ones(3)).init(eye), r"shape \(3,\)"
+
+
+@pytest.mark.parametrize(("call", "message"), [pytest.param(c, m, id=name) for name, c, m in errors()])
+def test_bad_input_is_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

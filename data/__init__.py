@@ -1,0 +1,1 @@
+"""Datasets as arrays: so far the embedded MNIST-5k."""

@@ -1,0 +1,66 @@
+"""The multi-layer perceptron of Section 3: ten equal hidden layers."""
+
+from itertools import pairwise
+
+import jax
+from flax import nnx
+
+
+class MLP(nnx.Module):
+    """`depth` times dense and ReLU (and batch-norm, if asked), then a dense layer to the classes.
+
+    As in all of the paper's networks, there are no biases, kernels start Glorot uniform, and batch-norm
+    follows the ReLU and has neither scale nor shift.
+
+    Args:
+      rngs: source of the initial weights.
+      features: entries of a (flattened) input; MNIST's 28 x 28 by default.
+      width: units of each hidden layer.
+      depth: number of hidden layers; the network has `depth + 1` layers.
+      classes: number of classes.
+      batch_norm: whether batch-norm follows each hidden layer.
+      bias: whether dense layers have biases.
+      norm_scale_shift: whether batch-norm has a scale and a shift.
+      norm_momentum: how much of the running statistics a step keeps.
+    """
+
+    def __init__(
+        self,
+        rngs: nnx.Rngs,
+        *,
+        features: int = 784,
+        width: int = 784,
+        depth: int = 10,
+        classes: int = 10,
+        batch_norm: bool = False,
+        bias: bool = False,
+        norm_scale_shift: bool = False,
+        norm_momentum: float = 0.99,
+    ) -> None:
+        widths = [features, *[width] * depth, classes]
+        self.layers = nnx.List(
+            nnx.Linear(
+                fan_in, fan_out, use_bias=bias, kernel_init=nnx.initializers.glorot_uniform(), rngs=rngs
+            )
+            for fan_in, fan_out in pairwise(widths)
+        )
+        self.norms = nnx.List(
+            nnx.BatchNorm(
+                width,
+                use_bias=norm_scale_shift,
+                use_scale=norm_scale_shift,
+                momentum=norm_momentum,
+                epsilon=1e-3,
+                rngs=rngs,
+            )
+            for _ in range(depth if batch_norm else 0)
+        )
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = images.reshape(images.shape[0], -1)
+        *hidden, last = self.layers
+        for i, layer in enumerate(hidden):
+            x = nnx.relu(layer(x))
+            if self.norms:
+                x = self.norms[i](x)
+        return last(x)

@@ -1,0 +1,108 @@
+"""The six optimizers of train.py against Keras' formulas in float64, with Layca and layer-wise rates."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracle
+import pytest
+
+from training.optimizer import DIRECTIONS, Hyperparameters, drop_schedule, make_optimizer
+
+EPSILON = 1e-7
+
+
+def keras_directions(name, gradients):
+    """What the optimizer subtracts, divided by its learning rate, step by step (Keras' documentation)."""
+    first, second, directions = 0.0, 0.0, []
+    for t, g in enumerate(gradients, start=1):
+        match name:
+            case "sgd":
+                step = g
+            case "momentum":
+                step = first = 0.9 * first + g
+            case "sgd_amom":
+                step = first = 0.9 * first + 0.1 * g
+            case "rmsprop":
+                second = 0.9 * second + 0.1 * g**2
+                step = g / (np.sqrt(second) + EPSILON)
+            case "adagrad":
+                second = second + g**2
+                step = g / (np.sqrt(second) + EPSILON)
+            case "adam":
+                first = 0.9 * first + 0.1 * g
+                second = 0.999 * second + 0.001 * g**2
+                step = (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + EPSILON)
+        directions.append(step)
+    return directions
+
+
+def trained(name, with_layca, gradients, params, numbers, depths, steps_schedule=lambda count: 1.0):
+    optimizer = make_optimizer(name, with_layca, numbers, depths, steps_schedule)
+    state, history = optimizer.init(params), [params]
+    update = jax.jit(optimizer.update)
+    for gradient in gradients:
+        updates, state = update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        history.append(params)
+    return history
+
+
+@pytest.fixture(scope="module")
+def gradients():
+    return np.random.default_rng(0).normal(size=(6, 4, 5))
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_alone_is_keras(name, gradients):
+    w = np.random.default_rng(1).normal(size=(4, 5))
+    numbers = Hyperparameters(learning_rate=0.01, alpha=0.0, weight_decay=0.0)
+    history = trained(
+        name, False, [{"k": jnp.float32(g)} for g in gradients], {"k": jnp.float32(w)}, numbers, {"k": 0}
+    )
+    for step, direction in enumerate(keras_directions(name, gradients)):
+        w = w - 0.01 * direction
+        np.testing.assert_allclose(history[step + 1]["k"], w, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_layca_turns_by_the_rate_of_the_layer_in_the_direction_of_the_optimizer(name, gradients):
+    rng = np.random.default_rng(1)
+    initial = {"a": rng.normal(size=(4, 5)), "b": rng.normal(size=(4, 5))}
+    numbers = Hyperparameters(learning_rate=0.1, alpha=-0.2, weight_decay=0.0)
+    schedule = drop_schedule((0.5,), 0.2, epochs=2, steps_per_epoch=3)
+    history = trained(
+        name,
+        True,
+        [{k: jnp.float32(g) for k in initial} for g in gradients],
+        jax.tree.map(jnp.float32, initial),
+        numbers,
+        {"a": 1, "b": 0},
+        schedule,
+    )
+    weights = dict(initial)
+    for step, direction in enumerate(keras_directions(name, gradients)):
+        for layer, multiplier in (("a", 0.8**5), ("b", 1.0)):
+            rate = 0.1 * multiplier * (0.2 if step >= 3 else 1.0)
+            weights[layer] = oracle.layca_step(weights[layer], -direction, initial[layer], rate)
+            np.testing.assert_allclose(history[step + 1][layer], weights[layer], rtol=1e-4, atol=1e-5)
+            turned = oracle.angle(history[step][layer], history[step + 1][layer])
+            assert turned == pytest.approx(np.arctan(rate), rel=2e-5)
+
+
+def test_weight_decay_is_keras_and_spares_what_does_not_rotate():
+    params = {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.full(2, 2.0)}
+    zero = jax.tree.map(jnp.zeros_like, params)
+    numbers = Hyperparameters(learning_rate=0.1, alpha=0.0, weight_decay=0.25)
+    after = trained("sgd", False, [zero], params, numbers, {"kernel": 0, "bias": -1})[-1]
+    np.testing.assert_allclose(after["kernel"], 2.0 - 0.1 * 2 * 0.25 * 2.0)
+    np.testing.assert_array_equal(after["bias"], params["bias"])
+
+
+def test_drops_multiply_even_when_they_coincide():
+    schedule = drop_schedule((0.8, 0.9), 0.2, epochs=60, steps_per_epoch=8)
+    for step, expected in [(0, 1), (48 * 8 - 1, 1), (48 * 8, 0.2), (54 * 8 - 1, 0.2), (54 * 8, 0.04)]:
+        assert float(schedule(step)) == pytest.approx(expected)
+    short = drop_schedule((0.8, 0.9), 0.2, epochs=2, steps_per_epoch=8)
+    assert float(short(7)) == 1
+    assert float(short(8)) == pytest.approx(0.04)

@@ -1,0 +1,60 @@
+"""Arrays go down only: who may import whom, and what a wheel holds."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import layca_optax
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("layca_optax", "models", "data", "training", "train", "experiments", "benchmarks", "tests")
+ALLOWED = {
+    "layca_optax": set(),
+    "models": set(),
+    "data": set(),
+    "training": {"layca_optax", "models", "data"},
+    "train": {"layca_optax", "models", "data", "training"},
+}
+
+
+def imports(folder):
+    """Names of the packages that a folder's (or file's) modules import, at any depth."""
+    path = ROOT / folder
+    files = path.rglob("*.py") if path.is_dir() else [path.with_suffix(".py")]
+    found = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{file} imports relatively"
+                found.add(node.module.split(".")[0])
+    return found - {folder}
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_arrays_go_down_only(folder):
+    found = imports(folder)
+    assert found, "nothing was parsed"
+    assert found & set(FOLDERS) <= ALLOWED[folder]
+
+
+def test_the_library_imports_jax_optax_and_numpy_only():
+    assert imports("layca_optax") - set(sys.stdlib_module_names) == {"jax", "optax", "numpy"}
+
+
+def test_the_public_surface():
+    assert set(layca_optax.__all__) == {
+        "LaycaState",
+        "alpha_learning_rates",
+        "alpha_multipliers",
+        "describe",
+        "layca",
+        "layer_depths",
+        "layer_rotation",
+        "sgd_amom",
+    }
+    for name in layca_optax.__all__:
+        assert getattr(layca_optax, name).__doc__

@@ -1,0 +1,212 @@
+"""train.py end to end on two epochs, its files, resuming, and what it refuses."""
+
+import json
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import train
+from training.checkpoints import Checkpoints
+from training.optimizer import DIRECTIONS, Hyperparameters
+from training.tasks import TASKS
+
+SHORT = ["--epochs", "2", "--batch-size", "512"]
+
+
+def command(*arguments):
+    try:
+        return train.main([str(argument) for argument in arguments])
+    except SystemExit as error:  # tyro's way out
+        return error.code
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert command(*SHORT, "--out", folder) == 0
+    return folder
+
+
+def test_a_run_from_the_command_line(tmp_path, capsys):
+    assert command(*SHORT, "--seed", 1, "--out", tmp_path / "run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"test accuracy 0\.\d{4}", lines[-1])
+    table = [line.split() for line in lines if line.startswith("layers/")]
+    assert [name for name, _ in table] == [f"layers/{i}/kernel" for i in range(11)]
+    logged = records(tmp_path / "run")
+    assert [record["epoch"] for record in logged] == [1, 2]
+    for record in logged:
+        assert list(record) == [
+            "epoch",
+            "train_loss",
+            "train_accuracy",
+            "test_accuracy",
+            "seconds",
+            "rotation",
+        ]
+        assert list(record["rotation"]) == [f"layers/{i}/kernel" for i in range(11)]
+    assert f"test accuracy {logged[-1]['test_accuracy']:.4f}" == lines[-1]
+    assert logged[-1]["rotation"]["layers/10/kernel"] == pytest.approx(float(table[-1][1]), abs=1e-4)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["task"] == "mnist5k-mlp"
+    assert config["learning_rate"] == 3**-3
+    assert config["epochs"] == 2
+    assert (tmp_path / "run" / "rotation.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "run" / "checkpoint").is_dir()
+
+
+@pytest.mark.parametrize("with_layca", [True, False])
+@pytest.mark.parametrize("optimizer", DIRECTIONS)
+def test_every_optimizer_learns(optimizer, with_layca):
+    task = TASKS["mnist5k-mlp"]
+    program = train.compile_program("mnist5k-mlp", optimizer, with_layca, 128, 3)
+    rates = task.layca_rates if with_layca else task.rates
+    numbers = Hyperparameters(rates[optimizer], 0.0, 0.0)
+    history = [record for _, record in train.fit(program, numbers, task.load(seed=0), seed=0, epochs=3)]
+    assert history[-1]["train_loss"] < 0.8 * history[0]["train_loss"]
+    assert history[-1]["test_accuracy"] > 0.5
+
+
+def test_layca_turns_all_layers_together_and_alpha_slows_some():
+    task = TASKS["mnist5k-mlp"]
+    data = task.load(seed=0)
+    program = train.compile_program("mnist5k-mlp", "sgd", True, 128, 2)
+
+    def turned(alpha):
+        *_, (_, record) = train.fit(program, Hyperparameters(3**-3, alpha, 0.0), data, seed=0, epochs=2)
+        return np.array(list(record["rotation"].values()))
+
+    together, last_first, first_first = turned(0.0), turned(0.6), turned(-0.6)
+    assert together[:-1].max() < 2 * together[:-1].min()
+    assert last_first[0] < 0.01 * last_first[-1]
+    assert first_first[-1] < 0.01 * first_first[0]
+
+
+def test_one_program_serves_all_numbers_and_seeds():
+    program = train.compile_program("mnist5k-mlp", "sgd", True, 512, 1)
+    for seed, numbers in enumerate([(0.1, 0.0, 0.0), (0.2, 0.3, 0.1)]):
+        data = TASKS["mnist5k-mlp"].load(seed=seed)
+        list(train.fit(program, Hyperparameters(*numbers), data, seed=seed, epochs=1))
+    assert program.train_epoch._cache_size() == 1
+    assert train.compile_program("mnist5k-mlp", "sgd", True, 512, 1) is program
+
+
+def test_describe_needs_no_data(capsys, monkeypatch):
+    monkeypatch.setattr("data.mnist5k.mnist_data", None)
+    assert command("--task", "mnist-mlp", "--describe", "--alpha", "0.3") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "6,154,400 parameters" in lines[-1]
+    assert [line.split()[0] for line in lines[1:-1]] == [f"layers/{i}/kernel" for i in range(11)]
+    rates = [float(line.split()[-1]) for line in lines[1:-1]]
+    np.testing.assert_allclose(rates, [3**-3 * 0.7 ** (5 * (10 - i) / 10) for i in range(11)], rtol=1e-3)
+
+
+def test_weight_decay_behind_sgd_with_layca_is_said_to_do_nothing(tmp_path, capsys):
+    assert command(*SHORT, "--weight-decay", 1e-3, "--out", tmp_path / "a") == 0
+    assert "no effect" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, finished):
+    """The state after one epoch is what a run that was stopped there leaves."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    shutil.rmtree(folder / "checkpoint" / "2")
+    assert command("--resume", "--out", folder) == 0
+    without_clock = lambda path: [{**record, "seconds": 0} for record in records(path)]
+    assert without_clock(folder) == without_clock(finished)
+    program = train.compile_program("mnist5k-mlp", "sgd", True, 512, 2)
+    like = jax.eval_shape(program.init, np.uint32(0), Hyperparameters(0.1, 0.0, 0.0))
+    restored = []
+    for path in (folder, finished):
+        with Checkpoints(path / "checkpoint") as checkpoints:
+            restored.append(checkpoints.restore(2, like))
+    for a, b in zip(*map(jax.tree.leaves, restored), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_resuming_a_finished_run_says_the_last_line_again(finished, capsys):
+    before = records(finished)
+    assert command("--resume", "--out", finished) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"test accuracy {before[-1]['test_accuracy']:.4f}"
+    assert records(finished) == before
+
+
+def test_resume_without_a_finished_checkpoint_starts_over(tmp_path, finished, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    shutil.rmtree(folder / "checkpoint")
+    assert command("--resume", "--out", folder) == 0
+    assert [record["epoch"] for record in records(folder)] == [1, 2]
+    assert command(*SHORT, "--resume", "--out", tmp_path / "new") == 0
+
+
+def test_overwrite_replaces_a_run(tmp_path, finished):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    assert command("--epochs", "1", "--batch-size", "512", "--overwrite", "--out", folder) == 0
+    assert len(records(folder)) == 1
+    assert json.loads((folder / "config.json").read_text())["epochs"] == 1
+
+
+def test_the_default_folder_is_new_and_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert command("--epochs", "1", "--batch-size", "1024") == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
+        "001-mnist5k-mlp",
+        "002-mnist5k-mlp",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "mnist5k-mpl"], "Did you mean mnist5k-mlp?"),
+        (["--optimizer", "adamw"], "Did you mean adam?"),
+        (["--learning-rat", "0.1"], "--learning-rate"),
+        (["--learning-rate", "fast"], "fast"),
+        (["--learning-rate", "-1"], "--learning-rate must be finite, 0 or more"),
+        (["--learning-rate", "nan"], "--learning-rate must be finite"),
+        (["--alpha", "1.5"], "--alpha must be between -1 and 1, not 1.5"),
+        (["--weight-decay", "-0.1"], "--weight-decay"),
+        (["--batch-size", "2000"], "between 1 and the 1024 training images"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--epochs", "0"], "--epochs must be 1 or more"),
+        (["--seed", "-1"], "--seed"),
+        (["--data-dir", "no/such/folder"], "no/such/folder is not a folder"),
+        (["--resume"], "--resume needs the folder"),
+        (["--resume", "--overwrite", "--out", "x"], "give one of them"),
+        (["--out", "{tmp}/file"], "is a file, not a folder"),
+        (["--out", "{tmp}/file/below"], "is a file, not a folder"),
+        (["--out", "{tmp}/others"], "holds files that are no run"),
+        (["--out", "{tmp}/others", "--overwrite"], "holds files that are no run"),
+        (["--out", "{tmp}/run"], "--resume"),
+        (["--out", "{tmp}/run", "--resume", "--epochs", "3"], "--epochs was 2, is 3"),
+        (["--out", "{tmp}/run", "--resume", "--optimizer", "adam"], "--optimizer was sgd, is adam"),
+        (["--out", "{tmp}/damaged", "--resume"], "config.json is not the configuration"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_is_touched(
+    arguments, message, tmp_path, finished, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "thesis.tex").write_text("mine")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.json").write_text('{"task": ')
+    shutil.copytree(finished, tmp_path / "run")
+    files = lambda: {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    before = files()
+    assert command(*(argument.format(tmp=tmp_path) for argument in arguments)) == 2
+    captured = capsys.readouterr()
+    assert message in re.sub(r"[\s│]+", " ", captured.out + captured.err)
+    assert files() == before

@@ -1,0 +1,68 @@
+"""The optimizers of the paper with Keras' defaults, with and without Layca, with layer-wise rates."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from layca_optax import alpha_learning_rates, layca
+
+# Directions without a learning rate. Keras' defaults where they differ from
+# optax's: epsilon 1e-7 outside of the root, accumulators that start at 0.
+DIRECTIONS: Mapping[str, Callable[[], optax.GradientTransformation]] = MappingProxyType(
+    {
+        "sgd": optax.identity,
+        "momentum": lambda: optax.trace(decay=0.9),
+        "rmsprop": lambda: optax.scale_by_rms(decay=0.9, eps=1e-7, eps_in_sqrt=False),
+        "adagrad": lambda: optax.scale_by_rss(initial_accumulator_value=0.0, eps=1e-7),
+        "adam": lambda: optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7),
+        "sgd_amom": lambda: optax.ema(0.9, debias=False),
+    }
+)
+
+
+class Hyperparameters(NamedTuple):
+    """The numbers in which runs of one compiled program may differ."""
+
+    learning_rate: jax.typing.ArrayLike
+    alpha: jax.typing.ArrayLike
+    weight_decay: jax.typing.ArrayLike
+
+
+def make_optimizer(
+    name: str,
+    with_layca: bool,
+    numbers: Hyperparameters,
+    depths: Any,
+    schedule: optax.Schedule,
+) -> optax.GradientTransformationExtraArgs:
+    """Keras' L2, the optimizer's direction, then Layca or the plain step, with a rate for every layer.
+
+    Args:
+      name: a key of `DIRECTIONS`.
+      with_layca: whether kernels rotate.
+      numbers: learning rate, alpha and Keras' weight decay; may be traced.
+      depths: of the parameters, from `layer_depths`.
+      schedule: the factor that multiplies the learning rate at every step.
+    """
+    rates = alpha_learning_rates(lambda count: numbers.learning_rate * schedule(count), numbers.alpha, depths)
+    is_kernel = jax.tree.map(lambda depth: depth >= 0, depths)
+    return optax.chain(
+        # The gradient of weight_decay * ||w||^2, over kernels only.
+        optax.add_decayed_weights(2 * jnp.asarray(numbers.weight_decay), mask=is_kernel),
+        DIRECTIONS[name](),
+        # A rule under which nothing rotates leaves the plain optimizer with layer-wise rates.
+        layca(rates, rotate="layer" if with_layca else lambda path, leaf: None),
+    )
+
+
+def drop_schedule(
+    drops: tuple[float, ...], factor: float, epochs: int, steps_per_epoch: int
+) -> optax.Schedule:
+    """1, multiplied by `factor` once each of the fractions `drops` of all epochs is over."""
+    steps = [int(drop * epochs) * steps_per_epoch for drop in drops]
+    # On very short runs drops coincide, and then multiply.
+    return optax.piecewise_constant_schedule(1.0, {step: factor ** steps.count(step) for step in steps})

@@ -1,0 +1,1 @@
+"""Experiments of the paper and about it: run, logged as JSON lines in `results/`, drawn from there."""

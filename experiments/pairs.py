@@ -8,12 +8,12 @@ which the table shows, play no part in the choice. With Layca nothing is chosen:
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 import train
 from training.config import Flags
@@ -31,77 +31,85 @@ GRIDS = {
     "sgd_amom": [3.0**i for i in range(-2, 3)],
 }
 
-
-def main() -> None:
-    done = {key(line): line for line in read()}
-
-    def accuracies(optimizer: str, layca: bool, rate: float | None, seeds: Iterable[int]) -> list[float]:
-        lines = []
-        for seed in seeds:
-            flags = Flags(optimizer=optimizer, layca=layca, learning_rate=rate, seed=seed)
-            wanted = key(vars(flags.resolved()))
-            if wanted not in done:
-                done[wanted] = run(flags)
-            lines.append(done[wanted])
-        return [line["test_accuracy"] for line in lines]
-
-    print("| optimizer | with Layca | alone, its default rate | alone, the best of five rates |")
-    print("|---|---|---|---|")
-    for optimizer, grid in GRIDS.items():
-        by_rate = {rate: np.mean(accuracies(optimizer, False, rate, CHOICE_SEEDS)) for rate in grid}
-        best = max(by_rate, key=by_rate.__getitem__)
-        cells = []
-        for layca, rate in ((True, None), (False, None), (False, best)):
-            shown = Flags(optimizer=optimizer, layca=layca, learning_rate=rate).resolved().learning_rate
-            scores = accuracies(optimizer, layca, rate, SEEDS)
-            cells.append(f"{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f} ({shown:.3g})")
-        print(f"| {optimizer} | {' | '.join(cells)} |", flush=True)
+# Test accuracies by what makes two runs the same run: optimizer, whether with Layca, learning rate, seed.
+Key = tuple[str, bool, float, int]
+Accuracies = dict[Key, float]
 
 
-def key(line: dict[str, Any]) -> tuple[Any, ...]:
-    """What makes two runs the same run."""
-    return line["optimizer"], line["layca"], line["learning_rate"], line["seed"]
+def read() -> Accuracies:
+    lines = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    return {
+        (line["optimizer"], line["layca"], line["learning_rate"], line["seed"]): line["test_accuracy"]
+        for line in lines
+    }
 
 
-def read() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+def choice(optimizer: str) -> Iterator[Key]:
+    """The runs that choose the best learning rate without Layca."""
+    for rate in GRIDS[optimizer]:
+        for seed in CHOICE_SEEDS:
+            yield optimizer, False, rate, seed
 
 
-def run(flags: Flags) -> dict[str, Any]:
-    """Trains once and appends a line to the results."""
-    config = flags.resolved()
-    task = train.TASKS[config.task]
-    program = train.compile_program(
-        config.task, config.optimizer, config.layca, config.batch_size, config.epochs
-    )
-    numbers = train.Hyperparameters(config.learning_rate, config.alpha, config.weight_decay)
-    records = [
-        record
-        for _, record in train.fit(
-            program,
-            numbers,
-            task.load(seed=config.seed),
-            seed=config.seed,
-            epochs=config.epochs,
-            evaluate_every=config.epochs,
-        )
-    ]
-    last = records[-1]
+def columns(optimizer: str, done: Mapping[Key, float]) -> list[list[Key]]:
+    """The runs behind each column of the table: with Layca, alone, alone at the rate that was chosen."""
+    means = {
+        rate: np.mean([done[optimizer, False, rate, seed] for seed in CHOICE_SEEDS])
+        for rate in GRIDS[optimizer]
+    }
+    best = max(means, key=means.__getitem__)
+    with_layca, alone = (Flags(optimizer=optimizer, layca=layca).resolved() for layca in (True, False))
+    rates = [(True, with_layca.learning_rate), (False, alone.learning_rate), (False, best)]
+    return [[(optimizer, layca, rate, seed) for seed in SEEDS] for layca, rate in rates]
+
+
+def table(done: Mapping[Key, float]) -> str:
+    """Mean and standard deviation of the test accuracy over seeds; in brackets the learning rate."""
+    rows = ["| optimizer | with Layca | alone | alone, best of five rates |", "|---|---|---|---|"]
+    for optimizer in GRIDS:
+        cells = [optimizer]
+        for runs in columns(optimizer, done):
+            scores = [done[run] for run in runs]
+            cells.append(f"{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f} ({runs[0][2]:.3g})")
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def run(key: Key) -> float:
+    """Trains once, appends a line to the results, returns the test accuracy."""
+    optimizer, layca, rate, seed = key
+    config = Flags(optimizer=optimizer, layca=layca, learning_rate=rate, seed=seed).resolved()
+    program = train.compile_program(config.task, optimizer, layca, config.batch_size, config.epochs)
+    numbers = train.Hyperparameters(rate, config.alpha, config.weight_decay)
+    data = train.TASKS[config.task].load(seed=seed)
+    epochs = config.epochs
+    *_, (_, last) = train.fit(program, numbers, data, seed=seed, epochs=epochs, evaluate_every=epochs)
     line = {
-        "optimizer": config.optimizer,
-        "layca": config.layca,
-        "learning_rate": config.learning_rate,
-        "seed": config.seed,
+        "task": config.task,
+        "optimizer": optimizer,
+        "layca": layca,
+        "learning_rate": rate,
+        "seed": seed,
         "test_accuracy": last["test_accuracy"],
         "train_accuracy": last["train_accuracy"],
-        "rotation": {layer: round(distance, 5) for layer, distance in last["rotation"].items()},
-        "seconds": round(sum(record["seconds"] for record in records), 1),
+        "rotation": last["rotation"],
         "versions": {package: version(package) for package in ("jax", "optax", "flax")},
     }
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with RESULTS.open("a") as file:
         file.write(json.dumps(line) + "\n")
-    return line
+    return line["test_accuracy"]
+
+
+def main() -> None:
+    done = read()
+    for optimizer in tqdm(GRIDS, unit="optimizer"):
+        for key in choice(optimizer):
+            done[key] = done[key] if key in done else run(key)
+        for keys in columns(optimizer, done):
+            for key in keys:
+                done[key] = done[key] if key in done else run(key)
+    print(table(done))
 
 
 if __name__ == "__main__":

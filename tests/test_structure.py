@@ -16,6 +16,7 @@ ALLOWED = {
     "data": set(),
     "training": {"layca_optax", "models", "data"},
     "train": {"layca_optax", "models", "data", "training"},
+    "experiments": {"layca_optax", "models", "data", "training", "train"},
 }
 
 

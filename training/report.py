@@ -66,7 +66,7 @@ def plot_rotation(title: str, records: Sequence[Mapping[str, Any]], path: Path) 
     epochs = [0, *(record["epoch"] for record in records)]
     for number, layer in enumerate(layers, start=1):
         distances = [0.0, *(record["rotation"][layer] for record in records)]
-        axis.plot(epochs, np.array(distances, float), color=colors.to_rgba(number), linewidth=1.5)
+        axis.plot(epochs, np.array(distances, float), color=colors.cmap(colors.norm(number)), linewidth=1.5)
     axis.set(title=title, xlabel="epoch", ylabel="cosine distance from initialisation", ylim=(0, 1))
     axis.margins(x=0)
     axis.grid(alpha=0.3)
@@ -76,4 +76,4 @@ def plot_rotation(title: str, records: Sequence[Mapping[str, Any]], path: Path) 
 
 
 def _show(number: float | None) -> str:
-    return "-" if number is None else f"{number:.4f}"
+    return "not finite" if number is None else f"{number:.4f}"

@@ -28,7 +28,7 @@ class Progress:
         if record["test_accuracy"] is not None:
             self._test_accuracy = _show(record["test_accuracy"])
         text = (
-            f"train loss {_show(record['train_loss'])}, train accuracy {_show(record['train_accuracy'])},"
+            f"train loss {_show(record['train_loss'], '.2e')}, train accuracy {_show(record['train_accuracy'])},"
             f" test accuracy {self._test_accuracy}"
         )
         epoch = record["epoch"]
@@ -75,5 +75,5 @@ def plot_rotation(title: str, records: Sequence[Mapping[str, Any]], path: Path) 
     figure.savefig(path, dpi=130)
 
 
-def _show(number: float | None) -> str:
-    return "not finite" if number is None else f"{number:.4f}"
+def _show(number: float | None, form: str = ".4f") -> str:
+    return "not finite" if number is None else format(number, form)

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 import tyro
 
-from data.mnist5k import Dataset
+from data import DataError, Dataset, Scale, standardise
 from layca_optax import alpha_learning_rates, describe, layer_depths, layer_rotation
 from models import PureModel, pure
 from training.checkpoints import Checkpoints
@@ -62,7 +62,7 @@ class Program(NamedTuple):
 def loss_and_metrics(
     model: PureModel, params: Any, model_state: Any, images: jax.Array, labels: jax.Array, *, train: bool
 ) -> tuple[jax.Array, tuple[Metrics, Any]]:
-    """Mean cross-entropy, and beside it the metrics and the new model state."""
+    """Mean cross-entropy of standardised images, and beside it the metrics and the new model state."""
     logits, model_state = model.apply(params, model_state, images, train=train)
     loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
     accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
@@ -117,23 +117,31 @@ def compile_program(
         return TrainState(jnp.zeros([], jnp.int32), params, model_state, optimizer(numbers).init(params))
 
     def train_epoch(
-        state: TrainState, images: jax.Array, labels: jax.Array, seed: jax.Array, numbers: Hyperparameters
+        state: TrainState,
+        images: jax.Array,
+        labels: jax.Array,
+        scale: Scale,
+        seed: jax.Array,
+        numbers: Hyperparameters,
     ) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.step // steps)
         # The images that do not fill a batch sit out an epoch; which ones they are changes every epoch.
         order = jax.random.permutation(key, len(labels))[: steps * batch_size].reshape(steps, batch_size)
         step = partial(train_step, model, optimizer(numbers))
         state, metrics = jax.lax.scan(
-            lambda state, rows: step(state, images[rows], labels[rows]), state, order
+            lambda state, rows: step(state, standardise(images[rows], scale), labels[rows]), state, order
         )
         return state, jax.tree.map(jnp.mean, metrics)
+
+    def evaluate_bytes(state: TrainState, images: jax.Array, labels: jax.Array, scale: Scale) -> Metrics:
+        return evaluate(model, state, standardise(images, scale), labels)
 
     return Program(
         depths=depths,
         layers=tuple(path for depth, path in by_depth if depth >= 0),
         init=jax.jit(init),
         train_epoch=jax.jit(train_epoch, donate_argnums=0),
-        evaluate=jax.jit(partial(evaluate, model)),
+        evaluate=jax.jit(evaluate_bytes),
         rotation=jax.jit(layer_rotation),
     )
 
@@ -158,12 +166,12 @@ def fit(
     initial = program.init(key, numbers)
     # A copy, because the first epoch donates its state and the reference is needed to the end.
     state = jax.tree.map(jnp.copy, initial) if state is None else state
-    train, test = jax.device_put((data[:2], data[2:]))
+    train, test, scale = jax.device_put((data[:2], data[2:4], data.scale))
     for epoch in range(epochs_done + 1, epochs + 1):
         started = time.perf_counter()
-        state, metrics = program.train_epoch(state, *train, key, numbers)
+        state, metrics = program.train_epoch(state, *train, scale, key, numbers)
         look = epoch in (1, epochs) or epoch % evaluate_every == 0
-        test_accuracy = program.evaluate(state, *test).accuracy if look else None
+        test_accuracy = program.evaluate(state, *test, scale).accuracy if look else None
         rotation = program.rotation(state.params, initial.params)
         metrics, test_accuracy, rotation = jax.device_get((metrics, test_accuracy, rotation))
         record = {
@@ -255,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
                 "note: behind plain SGD, Layca projects weight decay away again: it has no effect on kernels"
             )
         accuracy = run(config, folder, overwrite=flags.overwrite)
-    except UsageError as error:
+    except (UsageError, DataError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
     print(f"test accuracy {math.nan if accuracy is None else accuracy:.4f}")

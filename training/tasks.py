@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from flax import nnx
 
-from data import mnist5k
+from data import Dataset, mnist5k
 from models.mlp import MLP
 
 
@@ -28,7 +28,7 @@ class Task(NamedTuple):
       evaluate_every: epochs between two looks at the test images; the first and last epoch have one always.
     """
 
-    load: Callable[..., mnist5k.Dataset]
+    load: Callable[..., Dataset]
     build: Callable[[nnx.Rngs], nnx.Module]
     input_shape: tuple[int, ...]
     train_size: int

@@ -1,0 +1,53 @@
+"""The file in which a prepared dataset is kept: arrays as they are, ready to be read."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from data.catalog import check_dataset
+from data.dataset import DataError, Dataset, Scale
+from data.files import reading
+
+
+def read(name: str, path: Path) -> Dataset:
+    """The dataset in `path`; raises `DataError` if the file is not as `write` left it."""
+    with reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        data = Dataset(
+            arrays["train_images"],
+            arrays["train_labels"],
+            arrays["test_images"],
+            arrays["test_labels"],
+            Scale(np.float32(arrays["mean"]), np.float32(arrays["std"])),
+        )
+    check_dataset(name, data, path)
+    return data
+
+
+def write(path: Path, data: Dataset) -> None:
+    """Writes the file whole or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A name of its own for every process: two that prepare the same dataset must not share a file.
+        handle, part = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(
+                    file,
+                    train_images=data.train_images,
+                    train_labels=data.train_labels,
+                    test_images=data.test_images,
+                    test_labels=data.test_labels,
+                    mean=data.scale.mean,
+                    std=data.scale.std,
+                )
+                file.flush()
+                os.fsync(handle)
+            os.chmod(part, 0o644)
+            os.replace(part, path)
+        except BaseException:
+            os.unlink(part)
+            raise
+    except OSError as error:
+        raise DataError(f"{path} could not be written: {error}") from error

@@ -1,0 +1,119 @@
+"""Small files like those that datasets are published as, and what is in them."""
+
+import gzip
+import io
+import pickle
+import struct
+import tarfile
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+
+from data import catalog
+
+COUNTS = {"train": (3, 2, 4), "test": (1, 2, 1)}
+
+
+def shrink(monkeypatch, *names):
+    """Lets datasets have as many images of each class as `COUNTS` says."""
+    entries = {
+        name: entry._replace(train_counts=COUNTS["train"], test_counts=COUNTS["test"])
+        for name, entry in catalog.CATALOG.items()
+        if name in names
+    }
+    monkeypatch.setattr(catalog, "CATALOG", {**catalog.CATALOG, **entries})
+
+
+def rows(split, shape):
+    """Random images, and labels as `COUNTS` says."""
+    rng = np.random.default_rng(len(split))
+    labels = rng.permutation(np.repeat(np.arange(3), COUNTS[split])).astype(np.uint8)
+    return rng.integers(0, 256, (len(labels), *shape), np.uint8), labels
+
+
+def write_idx(folder: Path):
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, part in (("train", "train"), ("test", "t10k")):
+        images, labels = rows(split, (28, 28))
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = struct.pack(f">{1 + array.ndim}i", 0x0800 + array.ndim, *array.shape)
+            with gzip.open(folder / f"{part}-{kind}-ubyte.gz", "wb") as file:
+                file.write(header + array.tobytes())
+
+
+def write_cifar(path: Path, name: str):
+    """A binary or a pickled archive, by its name; CIFAR-100's coarse labels are 7."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    binary = "binary" in path.name
+    with tarfile.open(path, "w:gz") as archive:
+        for split in ("train", "test"):
+            images, labels = rows(split, (32, 32, 3))
+            planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+            if name == "cifar100":
+                parts = {split: slice(None)}
+            elif split == "test":
+                parts = {"test_batch": slice(None)}
+            else:
+                parts = {f"data_batch_{i + 1}": slice(2 * i, 2 * i + 2) for i in (4, 3, 2, 1, 0)}
+            for part, where in parts.items():
+                content = _binary(name, labels[where], planes[where])
+                if not binary:
+                    content = _pickled(name, labels[where], planes[where])
+                member = tarfile.TarInfo(f"{name}/{part}{'.bin' if binary else ''}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+
+def _binary(name, labels, planes):
+    columns = [np.full_like(labels, 7)[:, None]] if name == "cifar100" else []
+    return np.concatenate([*columns, labels[:, None], planes], axis=1).tobytes()
+
+
+def _pickled(name, labels, planes):
+    keys = {b"fine_labels": labels, b"coarse_labels": np.full_like(labels, 7)}
+    if name == "cifar10":
+        keys = {b"labels": labels}
+    buffer = io.BytesIO()
+    _Python2Pickler(buffer, protocol=2).dump(
+        {b"data": planes, **{key: value.tolist() for key, value in keys.items()}}
+    )
+    return buffer.getvalue()
+
+
+class _Python2Pickler(pickle._Pickler):
+    """Writes bytes as Python 2 wrote its strings, which is how CIFAR's archives came to be."""
+
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
+
+    def save_bytes(self, value):
+        self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
+
+    dispatch[bytes] = save_bytes
+
+
+def write_tiny_imagenet(folder: Path):
+    """Three classes; the first image of every folder is grey. Returns the decoded images by split."""
+    wnids = ["n03", "n01", "n02"]
+    decoded = {"train": [], "test": []}
+    (folder / "val").mkdir(parents=True)
+    (folder / "wnids.txt").write_text("".join(f"{wnid}\n" for wnid in wnids))
+    annotations = []
+    for split in ("train", "test"):
+        images, labels = rows(split, (64, 64, 3))
+        seen = set()
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            wnid = wnids[label]
+            place = folder / "val" / "images" if split == "test" else folder / "train" / wnid / "images"
+            place.mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(image).convert("RGB" if place in seen else "L")
+            seen.add(place)
+            file = place / (f"val_{i}.JPEG" if split == "test" else f"{wnid}_{i}.JPEG")
+            picture.save(file, "jpeg")
+            with Image.open(file) as written:
+                decoded[split].append((np.asarray(written.convert("RGB")), int(label)))
+            if split == "test":
+                annotations.append(f"{file.name}\t{wnid}\t0\t0\t63\t63\n")
+    (folder / "val" / "val_annotations.txt").write_text("".join(annotations))
+    return decoded

@@ -17,7 +17,8 @@ class PureModel(NamedTuple):
     """The pure functions of a network.
 
     `init(key)` returns `params, model_state`; `apply(params, model_state, images, train=...)` returns
-    `logits, model_state`.
+    `logits, model_state`. The model state holds batch-norm's running statistics and dropout's keys and
+    counters: what is dropped follows from it and from nothing else. Evaluation returns it unchanged.
     """
 
     init: Callable[[jax.Array], tuple[Any, Any]]

@@ -5,12 +5,14 @@ from itertools import pairwise
 import jax
 from flax import nnx
 
+from models.batch_norm import make_batch_norm
+
 
 class MLP(nnx.Module):
     """`depth` times dense and ReLU (and batch-norm, if asked), then a dense layer to the classes.
 
-    As in all of the paper's networks, there are no biases, kernels start Glorot uniform, and batch-norm
-    follows the ReLU and has neither scale nor shift.
+    Batch-norm follows the ReLU. As in all of the paper's networks there are no biases and batch-norm has
+    neither scale nor shift; kernels start Glorot uniform.
 
     Args:
       rngs: source of the initial weights.
@@ -45,14 +47,7 @@ class MLP(nnx.Module):
             for fan_in, fan_out in pairwise(widths)
         )
         self.norms = nnx.List(
-            nnx.BatchNorm(
-                width,
-                use_bias=norm_scale_shift,
-                use_scale=norm_scale_shift,
-                momentum=norm_momentum,
-                epsilon=1e-3,
-                rngs=rngs,
-            )
+            make_batch_norm(width, momentum=norm_momentum, scale_shift=norm_scale_shift, rngs=rngs)
             for _ in range(depth if batch_norm else 0)
         )
 

@@ -6,7 +6,7 @@ Everything below the command line is a pure function of a `TrainState`.
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -17,15 +17,21 @@ import numpy as np
 import optax
 import tyro
 
-from data import DataError, Dataset, Scale, standardise
+from data import DataError, Dataset, Scale, hold_out, standardise
+from data.augment import augment
 from layca_optax import alpha_learning_rates, describe, layer_depths, layer_rotation
 from models import PureModel, pure
-from training.checkpoints import Checkpoints
 from training.config import Config, Flags, UsageError
+from training.devices import Devices, all_devices
+from training.epochs import in_order, over_batches, shuffled
 from training.optimizer import Hyperparameters, drop_schedule, make_optimizer
-from training.report import Progress, plot_rotation, rotation_table
+from training.records import final_accuracy, finite
 from training.run_folder import RunFolder, new_run_path
+from training.session import Session
+from training.stopping import stop_reason
 from training.tasks import TASKS
+
+EVALUATION_BATCH = 1000
 
 
 class TrainState(NamedTuple):
@@ -38,17 +44,27 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Means over images."""
+    """Sums over images: of their losses, of those classified rightly, of all."""
 
     loss: jax.Array
-    accuracy: jax.Array
+    correct: jax.Array
+    images: jax.Array
+
+    def __add__(self, other: "Metrics") -> "Metrics":  # pyrefly: ignore[bad-override]
+        return Metrics(*map(jnp.add, self, other))
 
 
 class Program(NamedTuple):
     """The jitted functions of a run. Runs that differ in `Hyperparameters`, seed and data share them.
 
-    `depths` has every parameter's position in the forward pass, `layers` the paths of those that rotate, in
-    that order.
+    Attributes:
+      depths: every parameter's position in the forward pass, -1 if it does not rotate.
+      layers: the paths of the parameters that rotate, in the order of the forward pass.
+      init: `init(seed, numbers)` returns the first state.
+      train_epoch: `train_epoch(state, part, scale, seed, numbers)` returns the next state and metrics;
+        donates the state.
+      evaluate: `evaluate(state, part, num_rows, scale)` returns metrics.
+      rotation: `layer_rotation`.
     """
 
     depths: Any
@@ -62,11 +78,13 @@ class Program(NamedTuple):
 def loss_and_metrics(
     model: PureModel, params: Any, model_state: Any, images: jax.Array, labels: jax.Array, *, train: bool
 ) -> tuple[jax.Array, tuple[Metrics, Any]]:
-    """Mean cross-entropy of standardised images, and beside it the metrics and the new model state."""
+    """Mean cross-entropy, and beside it the metrics and the new model state. Labels of -1 do not count."""
     logits, model_state = model.apply(params, model_state, images, train=train)
-    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
-    accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
-    return loss, (Metrics(loss, accuracy), model_state)
+    counts = labels >= 0
+    losses = jnp.where(counts, optax.softmax_cross_entropy_with_integer_labels(logits, labels), 0)
+    correct = counts & (jnp.argmax(logits, axis=-1) == labels)
+    metrics = Metrics(jnp.sum(losses), jnp.sum(correct), jnp.sum(counts))
+    return metrics.loss / metrics.images, (metrics, model_state)
 
 
 def train_step(
@@ -90,19 +108,24 @@ def evaluate(model: PureModel, state: TrainState, images: jax.Array, labels: jax
     return metrics
 
 
+def compile_program(config: Config, devices: Devices) -> Program:
+    """The functions of a run, compiled when first called and shared by all runs that they can serve."""
+    same = {"learning_rate": 0.0, "alpha": 0.0, "weight_decay": 0.0, "seed": 0, "data_dir": None}
+    return _compile_program(Config(**{**asdict(config), **same}), devices)
+
+
 @lru_cache
-def compile_program(
-    task_name: str, optimizer_name: str, with_layca: bool, batch_size: int, epochs: int
-) -> Program:
-    """The functions of a run, compiled when first called and then shared by all runs with these arguments."""
-    task = TASKS[task_name]
+def _compile_program(config: Config, devices: Devices) -> Program:
+    task = TASKS[config.task]
     model = pure(task.build)
-    steps = task.train_size // batch_size
-    schedule = drop_schedule(task.drops, task.factor, epochs, steps)
+    num_rows = task.num_training_images(config.validation)
+    steps = num_rows // config.batch_size
+    drops, factor = task.schedule_with(config.layca)
+    schedule = drop_schedule([drop * config.epochs // task.epochs * steps for drop in drops], factor)
     depths = layer_depths(
         lambda params, model_state, images: model.apply(params, model_state, images, train=True)[0],
         *jax.eval_shape(model.init, jax.random.key(0)),
-        jax.ShapeDtypeStruct((batch_size, *task.input_shape), jnp.float32),
+        jax.ShapeDtypeStruct((config.batch_size, *task.input_shape), jnp.float32),
     )
     paths = jax.tree_util.tree_leaves_with_path(depths)
     by_depth = sorted(
@@ -110,89 +133,126 @@ def compile_program(
     )
 
     def optimizer(numbers: Hyperparameters) -> optax.GradientTransformationExtraArgs:
-        return make_optimizer(optimizer_name, with_layca, numbers, depths, schedule)
+        return make_optimizer(config.optimizer, config.layca, numbers, depths, schedule)
 
     def init(seed: jax.Array, numbers: Hyperparameters) -> TrainState:
-        params, model_state = model.init(jax.random.fold_in(jax.random.key(seed), 0))
+        params, model_state = model.init(_key(seed, "init"))
         return TrainState(jnp.zeros([], jnp.int32), params, model_state, optimizer(numbers).init(params))
 
-    def train_epoch(
-        state: TrainState,
-        images: jax.Array,
-        labels: jax.Array,
-        scale: Scale,
-        seed: jax.Array,
-        numbers: Hyperparameters,
-    ) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.step // steps)
-        # The images that do not fill a batch sit out an epoch; which ones they are changes every epoch.
-        order = jax.random.permutation(key, len(labels))[: steps * batch_size].reshape(steps, batch_size)
-        step = partial(train_step, model, optimizer(numbers))
-        state, metrics = jax.lax.scan(
-            lambda state, rows: step(state, standardise(images[rows], scale), labels[rows]), state, order
-        )
-        return state, jax.tree.map(jnp.mean, metrics)
+    def batch(part: tuple[jax.Array, jax.Array], rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        images, labels = part
+        both = images[rows], jnp.where(rows < 0, -1, labels[rows])
+        return jax.lax.with_sharding_constraint(both, devices.rows)
 
-    def evaluate_bytes(state: TrainState, images: jax.Array, labels: jax.Array, scale: Scale) -> Metrics:
-        return evaluate(model, state, standardise(images, scale), labels)
+    def train_on(carry: Any, rows: jax.Array, part: Any, scale: Scale, seed: Any, numbers: Any) -> Any:
+        state, metrics = carry
+        images, labels = batch(part, rows)
+        key = jax.random.fold_in(_key(seed, "augment"), state.step)
+        images = standardise(augment(key, images, flip=task.flip, max_shift=task.max_shift), scale)
+        state, more = train_step(model, optimizer(numbers), state, images, labels)
+        return state, metrics + more
+
+    def evaluate_on(metrics: Metrics, rows: jax.Array, state: TrainState, part: Any, scale: Scale) -> Metrics:
+        images, labels = batch(part, rows)
+        return metrics + evaluate(model, state, standardise(images, scale), labels)
+
+    zeros = jax.jit(lambda: Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0)))
+
+    @jax.jit
+    def order(seed: jax.Array, epoch: jax.Array) -> jax.Array:
+        return shuffled(jax.random.fold_in(_key(seed, "order"), epoch), num_rows, config.batch_size)
+
+    shapes = jax.eval_shape(init, np.uint32(0), Hyperparameters(0.0, 0.0, 0.0))
+    shardings = devices.of_state(shapes)
+    train_all = over_batches(train_on, (shardings, devices.replicated))
+    evaluate_all = over_batches(evaluate_on, devices.replicated)
+
+    def train_epoch(state: TrainState, part: Any, scale: Scale, seed: Any, numbers: Any) -> Any:
+        return train_all((state, zeros()), order(seed, state.step // steps), part, scale, seed, numbers)
+
+    def evaluate_part(state: TrainState, part: Any, num_rows: int, scale: Scale) -> Metrics:
+        size = min(EVALUATION_BATCH, num_rows)
+        rows = in_order(num_rows, size + -size % devices.mesh.size)
+        return evaluate_all(zeros(), rows, state, part, scale)
 
     return Program(
         depths=depths,
         layers=tuple(path for depth, path in by_depth if depth >= 0),
-        init=jax.jit(init),
-        train_epoch=jax.jit(train_epoch, donate_argnums=0),
-        evaluate=jax.jit(evaluate_bytes),
+        init=jax.jit(init, out_shardings=shardings),
+        train_epoch=train_epoch,
+        evaluate=evaluate_part,
         rotation=jax.jit(layer_rotation),
     )
 
 
+def _key(seed: Any, purpose: str) -> jax.Array:
+    """Independent random keys for what a run draws."""
+    return jax.random.fold_in(jax.random.key(seed), ("init", "order", "augment").index(purpose))
+
+
 def fit(
-    program: Program,
-    numbers: Hyperparameters,
+    config: Config,
     data: Dataset,
     *,
-    seed: int,
-    epochs: int,
-    evaluate_every: int = 1,
+    devices: Devices | None = None,
     state: TrainState | None = None,
-    epochs_done: int = 0,
+    history: Sequence[Mapping[str, Any]] = (),
+    evaluate_every: int | None = None,
 ) -> Iterator[tuple[TrainState, dict[str, Any]]]:
     """Trains and yields the state and a record of metrics after every epoch.
 
-    The next epoch donates the state that was yielded: use or copy it before going on. To continue a run,
-    pass its `state` after `epochs_done` epochs.
+    The next epoch donates the state that was yielded: use or copy it before going on. To continue a run, pass
+    its last `state` and the `history` of its records. Ends early where the task's rule says so.
     """
-    key = np.uint32(seed)
-    initial = program.init(key, numbers)
-    # A copy, because the first epoch donates its state and the reference is needed to the end.
-    state = jax.tree.map(jnp.copy, initial) if state is None else state
-    train, test, scale = jax.device_put((data[:2], data[2:4], data.scale))
-    for epoch in range(epochs_done + 1, epochs + 1):
+    task = TASKS[config.task]
+    devices = devices or all_devices()
+    program = compile_program(config, devices)
+    numbers, seed = hyperparameters(config), np.uint32(config.seed)
+    reference = program.init(seed, numbers).params
+    state = program.init(seed, numbers) if state is None else state
+
+    def put(images: np.ndarray, labels: np.ndarray) -> Any:
+        return (devices.put_rows(images), devices.put_rows(labels)), len(labels)
+
+    looked_at = {"test_accuracy": put(data.test_images, data.test_labels)}
+    if config.validation:
+        data = hold_out(data, config.seed)
+        looked_at["validation_accuracy"] = put(data.test_images, data.test_labels)
+    train, _ = put(data.train_images, data.train_labels)
+    records = list(history)
+    for epoch in range(len(records) + 1, config.epochs + 1):
+        if stop_reason(task.stop, records):
+            return
         started = time.perf_counter()
-        state, metrics = program.train_epoch(state, *train, scale, key, numbers)
-        look = epoch in (1, epochs) or epoch % evaluate_every == 0
-        test_accuracy = program.evaluate(state, *test, scale).accuracy if look else None
-        rotation = program.rotation(state.params, initial.params)
-        metrics, test_accuracy, rotation = jax.device_get((metrics, test_accuracy, rotation))
-        record = {
-            "epoch": epoch,
-            "train_loss": _number(metrics.loss),
-            "train_accuracy": _number(metrics.accuracy),
-            "test_accuracy": _number(test_accuracy),
-            "seconds": time.perf_counter() - started,
-            "rotation": {layer: _number(rotation[layer]) for layer in program.layers},
-        }
+        state, metrics = program.train_epoch(state, train, data.scale, seed, numbers)
+        record: dict[str, Any] = {"epoch": epoch, "train_loss": _mean(metrics.loss, metrics)}
+        record["train_accuracy"] = _mean(metrics.correct, metrics)
+        last = epoch == config.epochs or stop_reason(task.stop, [*records, record])
+        if last or epoch == 1 or epoch % (evaluate_every or task.evaluate_every) == 0:
+            found = {name: program.evaluate(state, *part, data.scale) for name, part in looked_at.items()}
+            record |= {name: _mean(metrics.correct, metrics) for name, metrics in found.items()}
+        else:
+            record |= dict.fromkeys(looked_at)
+        rotation = jax.device_get(program.rotation(state.params, reference))
+        record["seconds"] = time.perf_counter() - started
+        record["rotation"] = {layer: finite(rotation[layer]) for layer in program.layers}
+        records.append(record)
         yield state, record
 
 
-def _number(value: Any) -> float | None:
-    """JSON has no NaN and no infinity; what was not measured or is not finite becomes null there."""
-    return float(value) if value is not None and math.isfinite(value) else None
+def _mean(total: jax.Array, metrics: Metrics) -> float | None:
+    return finite(float(total) / float(metrics.images))
 
 
-def describe_task(config: Config, program: Program) -> str:
+def hyperparameters(config: Config) -> Hyperparameters:
+    """The numbers of a run that its compiled program takes as arguments."""
+    return Hyperparameters(config.learning_rate, config.alpha, config.weight_decay)
+
+
+def describe_task(config: Config) -> str:
     """The table of leaves of a task's network, from shapes alone."""
-    params = jax.eval_shape(program.init, np.uint32(0), _hyperparameters(config)).params
+    program = compile_program(config, all_devices())
+    params = jax.eval_shape(program.init, np.uint32(0), hyperparameters(config)).params
     rates = alpha_learning_rates(config.learning_rate, config.alpha, program.depths)
     rotate = "layer" if config.layca else lambda path, leaf: None
     return describe(params, rotate=rotate, learning_rate=rates)
@@ -200,44 +260,16 @@ def describe_task(config: Config, program: Program) -> str:
 
 def run(config: Config, folder: RunFolder, *, overwrite: bool = False) -> float | None:
     """Trains as `config` says, keeps what comes of it in `folder`, returns the test accuracy."""
-    task = TASKS[config.task]
-    program = compile_program(config.task, config.optimizer, config.layca, config.batch_size, config.epochs)
-    numbers = _hyperparameters(config)
-    data = task.load(seed=config.seed)
-    folder.prepare(config, overwrite=overwrite)
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        done = checkpoints.latest_epoch() or 0
-        state = None
-        if done:
-            state = checkpoints.restore(done, jax.eval_shape(program.init, np.uint32(config.seed), numbers))
-        records = folder.keep_metrics(done)
-        progress = Progress(config.epochs, done)
-        save_every = max(1, config.epochs // 10)
-        for new_state, record in fit(
-            program,
-            numbers,
-            data,
-            seed=config.seed,
-            epochs=config.epochs,
-            evaluate_every=task.evaluate_every,
-            state=state,
-            epochs_done=done,
-        ):
-            folder.append_metrics(record)
-            records.append(record)
-            if record["epoch"] == config.epochs or record["epoch"] % save_every == 0:
-                checkpoints.save(record["epoch"], new_state)
-            progress.show(record)
-        progress.close()
-    plot_rotation(title(config), records, folder.rotation_plot)
-    print(rotation_table(records[-1]["rotation"]))
-    print(f"run in {folder.path}")
-    return records[-1]["test_accuracy"]
-
-
-def title(config: Config) -> str:
-    """What the run is, in a line."""
-    return f"{config.task}, {config.optimizer} {'with' if config.layca else 'without'} Layca"
+    task, devices = TASKS[config.task], all_devices()
+    data = task.load(seed=config.seed, data_dir=config.data_dir)
+    with Session(config, folder, overwrite=overwrite) as session:
+        program = compile_program(config, devices)
+        shapes = jax.eval_shape(program.init, np.uint32(0), hyperparameters(config))
+        state = session.restore(devices.abstract(shapes))
+        for new_state, record in fit(config, data, devices=devices, state=state, history=session.records):
+            session.keep(new_state, record)
+        session.finish(stop_reason(task.stop, session.records))
+    return final_accuracy(session.records)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -251,10 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
             flags = tyro.cli(Flags, args=arguments, prog="train.py", default=Flags(**asdict(stored)))
         config = flags.resolved()
         if flags.describe:
-            program = compile_program(
-                config.task, config.optimizer, config.layca, config.batch_size, config.epochs
-            )
-            print(describe_task(config, program))
+            print(describe_task(config))
             return 0
         folder = folder or RunFolder(new_run_path(config.task))
         folder.refuse_unless_free(config, resume=flags.resume, overwrite=flags.overwrite)
@@ -268,10 +297,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(f"test accuracy {math.nan if accuracy is None else accuracy:.4f}")
     return 0
-
-
-def _hyperparameters(config: Config) -> Hyperparameters:
-    return Hyperparameters(config.learning_rate, config.alpha, config.weight_decay)
 
 
 if __name__ == "__main__":

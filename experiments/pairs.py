@@ -79,11 +79,8 @@ def run(key: Key) -> float:
     """Trains once, appends a line to the results, returns the test accuracy."""
     optimizer, layca, rate, seed = key
     config = Flags(optimizer=optimizer, layca=layca, learning_rate=rate, seed=seed).resolved()
-    program = train.compile_program(config.task, optimizer, layca, config.batch_size, config.epochs)
-    numbers = train.Hyperparameters(rate, config.alpha, config.weight_decay)
     data = train.TASKS[config.task].load(seed=seed)
-    epochs = config.epochs
-    *_, (_, last) = train.fit(program, numbers, data, seed=seed, epochs=epochs, evaluate_every=epochs)
+    *_, (_, last) = train.fit(config, data, evaluate_every=config.epochs)
     line = {
         "task": config.task,
         "optimizer": optimizer,

@@ -70,7 +70,7 @@ def test_layca_turns_by_the_rate_of_the_layer_in_the_direction_of_the_optimizer(
     rng = np.random.default_rng(1)
     initial = {"a": rng.normal(size=(4, 5)), "b": rng.normal(size=(4, 5))}
     numbers = Hyperparameters(learning_rate=0.1, alpha=-0.2, weight_decay=0.0)
-    schedule = drop_schedule((0.5,), 0.2, epochs=2, steps_per_epoch=3)
+    schedule = drop_schedule([3], 0.2)
     history = trained(
         name,
         True,
@@ -100,9 +100,9 @@ def test_weight_decay_is_keras_and_spares_what_does_not_rotate():
 
 
 def test_drops_multiply_even_when_they_coincide():
-    schedule = drop_schedule((0.8, 0.9), 0.2, epochs=60, steps_per_epoch=8)
+    schedule = drop_schedule([48 * 8, 54 * 8], 0.2)
     for step, expected in [(0, 1), (48 * 8 - 1, 1), (48 * 8, 0.2), (54 * 8 - 1, 0.2), (54 * 8, 0.04)]:
         assert float(schedule(step)) == pytest.approx(expected)
-    short = drop_schedule((0.8, 0.9), 0.2, epochs=2, steps_per_epoch=8)
+    short = drop_schedule([8, 8], 0.2)
     assert float(short(7)) == 1
     assert float(short(8)) == pytest.approx(0.04)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 import train
 from training.checkpoints import Checkpoints
+from training.config import Flags
+from training.devices import all_devices
 from training.optimizer import DIRECTIONS, Hyperparameters
 from training.tasks import TASKS
 
@@ -65,22 +68,17 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
 @pytest.mark.parametrize("with_layca", [True, False])
 @pytest.mark.parametrize("optimizer", DIRECTIONS)
 def test_every_optimizer_learns(optimizer, with_layca):
-    task = TASKS["mnist5k-mlp"]
-    program = train.compile_program("mnist5k-mlp", optimizer, with_layca, 128, 3)
-    rates = task.layca_rates if with_layca else task.rates
-    numbers = Hyperparameters(rates[optimizer], 0.0, 0.0)
-    history = [record for _, record in train.fit(program, numbers, task.load(seed=0), seed=0, epochs=3)]
+    config = Flags(optimizer=optimizer, layca=with_layca, epochs=3).resolved()
+    history = [record for _, record in train.fit(config, TASKS[config.task].load(seed=0), evaluate_every=3)]
     assert history[-1]["train_loss"] < 0.8 * history[0]["train_loss"]
     assert history[-1]["test_accuracy"] > 0.5
 
 
 def test_layca_turns_all_layers_together_and_alpha_slows_some():
-    task = TASKS["mnist5k-mlp"]
-    data = task.load(seed=0)
-    program = train.compile_program("mnist5k-mlp", "sgd", True, 128, 2)
+    data = TASKS["mnist5k-mlp"].load(seed=0)
 
     def turned(alpha):
-        *_, (_, record) = train.fit(program, Hyperparameters(3**-3, alpha, 0.0), data, seed=0, epochs=2)
+        *_, (_, record) = train.fit(Flags(alpha=alpha, epochs=2).resolved(), data)
         return np.array(list(record["rotation"].values()))
 
     together, last_first, first_first = turned(0.0), turned(0.6), turned(-0.6)
@@ -89,13 +87,17 @@ def test_layca_turns_all_layers_together_and_alpha_slows_some():
     assert first_first[-1] < 0.01 * first_first[0]
 
 
-def test_one_program_serves_all_numbers_and_seeds():
-    program = train.compile_program("mnist5k-mlp", "sgd", True, 512, 1)
+def test_one_program_serves_all_numbers_and_seeds(caplog):
+    compiled = []
     for seed, numbers in enumerate([(0.1, 0.0, 0.0), (0.2, 0.3, 0.1)]):
-        data = TASKS["mnist5k-mlp"].load(seed=seed)
-        list(train.fit(program, Hyperparameters(*numbers), data, seed=seed, epochs=1))
-    assert program.train_epoch._cache_size() == 1
-    assert train.compile_program("mnist5k-mlp", "sgd", True, 512, 1) is program
+        config = Flags(batch_size=512, epochs=1, seed=seed).resolved()
+        config = replace(config, **dict(zip(Hyperparameters._fields, numbers, strict=True)))
+        with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+            list(train.fit(config, TASKS[config.task].load(seed=seed)))
+        compiled.append(sum("Finished XLA compilation" in message for message in caplog.messages))
+        caplog.clear()
+    assert compiled[0] > 0
+    assert compiled[1] == 0
 
 
 def test_describe_needs_no_data(capsys, monkeypatch):
@@ -121,8 +123,9 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, finished):
     assert command("--resume", "--out", folder) == 0
     without_clock = lambda path: [{**record, "seconds": 0} for record in records(path)]
     assert without_clock(folder) == without_clock(finished)
-    program = train.compile_program("mnist5k-mlp", "sgd", True, 512, 2)
-    like = jax.eval_shape(program.init, np.uint32(0), Hyperparameters(0.1, 0.0, 0.0))
+    devices = all_devices()
+    program = train.compile_program(Flags(batch_size=512, epochs=2).resolved(), devices)
+    like = devices.abstract(jax.eval_shape(program.init, np.uint32(0), Hyperparameters(0.1, 0.0, 0.0)))
     restored = []
     for path in (folder, finished):
         with Checkpoints(path / "checkpoint") as checkpoints:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 
 
@@ -22,9 +21,8 @@ class Checkpoints:
         self._manager.save(epoch, args=ocp.args.StandardSave(state))
 
     def restore(self, epoch: int, like: Any) -> Any:
-        """The state after `epoch`, with the structure, shapes and dtypes of `like`."""
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._manager.restore(epoch, args=ocp.args.StandardRestore(abstract))
+        """The state after `epoch`, with the structure, shapes, dtypes and shardings of `like`."""
+        return self._manager.restore(epoch, args=ocp.args.StandardRestore(like))
 
     def __enter__(self) -> "Checkpoints":
         return self

@@ -32,7 +32,12 @@ class Config:
     batch_size: int
     epochs: int
     seed: int
+    validation: bool
     data_dir: str | None
+
+    def title(self) -> str:
+        """What the run is, in a line."""
+        return f"{self.task}, {self.optimizer} {'with' if self.layca else 'without'} Layca"
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,16 @@ class Flags:
     """With Layca, the tangent of the angle (radians) of each step. By default the task's and optimizer's."""
     alpha: float = 0.0
     """Layer-wise rates, Eq. (1): negative trains the first layers faster, positive the last; in [-1, 1]."""
-    weight_decay: float = 0.0
-    """Keras' L2 of kernels: their gradient gains 2 * weight_decay * weights."""
+    weight_decay: float | None = None
+    """Keras' L2 of kernels: their gradient gains 2 * weight_decay * weights. By default the task's."""
     batch_size: int | None = None
     """Images a step. By default the task's."""
     epochs: int | None = None
     """Passes over the training images; the schedule scales with them. By default the task's."""
     seed: int = 0
     """Chooses training images, initial weights and the order of images."""
+    validation: _Switch[bool] = False
+    """Hold out a tenth of the training images, to choose by their accuracy; some tasks always do."""
     data_dir: str | None = None
     """Folder of datasets that are not embedded."""
     out: Path | None = None
@@ -87,10 +94,13 @@ class Flags:
             layca=self.layca,
             learning_rate=rates[self.optimizer] if self.learning_rate is None else self.learning_rate,
             alpha=self.alpha,
-            weight_decay=self.weight_decay,
+            weight_decay=(0.0 if self.layca else task.weight_decay)
+            if self.weight_decay is None
+            else self.weight_decay,
             batch_size=task.batch_size if self.batch_size is None else self.batch_size,
             epochs=task.epochs if self.epochs is None else self.epochs,
             seed=self.seed,
+            validation=task.validation or self.validation,
             data_dir=self.data_dir,
         )
         ranges = {
@@ -98,8 +108,8 @@ class Flags:
             "alpha": (-1 <= config.alpha <= 1, "between -1 and 1"),
             "weight_decay": (0 <= config.weight_decay < math.inf, "finite, 0 or more"),
             "batch_size": (
-                1 <= config.batch_size <= task.train_size,
-                f"between 1 and the {task.train_size} training images",
+                1 <= config.batch_size <= task.num_training_images(config.validation),
+                f"between 1 and the {task.num_training_images(config.validation)} training images",
             ),
             "epochs": (config.epochs >= 1, "1 or more"),
             "seed": (0 <= config.seed < 2**32, "between 0 and 2^32 - 1"),

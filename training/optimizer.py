@@ -1,6 +1,6 @@
 """The optimizers of the paper with Keras' defaults, with and without Layca, with layer-wise rates."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -59,10 +59,6 @@ def make_optimizer(
     )
 
 
-def drop_schedule(
-    drops: tuple[float, ...], factor: float, epochs: int, steps_per_epoch: int
-) -> optax.Schedule:
-    """1, multiplied by `factor` once each of the fractions `drops` of all epochs is over."""
-    steps = [int(drop * epochs) * steps_per_epoch for drop in drops]
-    # On very short runs drops coincide, and then multiply.
-    return optax.piecewise_constant_schedule(1.0, {step: factor ** steps.count(step) for step in steps})
+def drop_schedule(drops: Sequence[int], factor: float) -> optax.Schedule:
+    """1, multiplied by `factor` at each of the steps `drops`; where they coincide, as often."""
+    return optax.piecewise_constant_schedule(1.0, {step: factor ** drops.count(step) for step in drops})

@@ -28,8 +28,8 @@ class Progress:
         if record["test_accuracy"] is not None:
             self._test_accuracy = _show(record["test_accuracy"])
         text = (
-            f"train loss {_show(record['train_loss'], '.2e')}, train accuracy {_show(record['train_accuracy'])},"
-            f" test accuracy {self._test_accuracy}"
+            f"train loss {_show(record['train_loss'], '.2e')},"
+            f" train accuracy {_show(record['train_accuracy'])}, test accuracy {self._test_accuracy}"
         )
         epoch = record["epoch"]
         if self._bar is not None:
@@ -41,6 +41,12 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def rotation_table(rotation: Mapping[str, float | None]) -> str:
@@ -63,10 +69,11 @@ def plot_rotation(title: str, records: Sequence[Mapping[str, Any]], path: Path) 
     axis = figure.subplots()
     layers = list(records[-1]["rotation"])
     colors = ScalarMappable(Normalize(1, max(2, len(layers))), "viridis")
+    shades = colors.to_rgba(np.arange(1, len(layers) + 1))
     epochs = [0, *(record["epoch"] for record in records)]
-    for number, layer in enumerate(layers, start=1):
+    for layer, shade in zip(layers, shades, strict=True):
         distances = [0.0, *(record["rotation"][layer] for record in records)]
-        axis.plot(epochs, np.array(distances, float), color=colors.cmap(colors.norm(number)), linewidth=1.5)
+        axis.plot(epochs, np.array(distances, float), color=shade, linewidth=1.5)
     axis.set(title=title, xlabel="epoch", ylabel="cosine distance from initialisation", ylim=(0, 1))
     axis.margins(x=0)
     axis.grid(alpha=0.3)

@@ -7,38 +7,65 @@ from typing import NamedTuple
 
 from flax import nnx
 
-from data import Dataset, mnist5k
+from data import Dataset, load, mnist5k
 from models.mlp import MLP
+from models.resnet import ResNet
+from models.vgg import VGG, WilsonVGG
+from training.stopping import StopRule
+
+
+class Schedule(NamedTuple):
+    """The learning rate is multiplied by `factor` after each of the epochs `drops`."""
+
+    drops: tuple[int, ...]
+    factor: float = 0.2
 
 
 class Task(NamedTuple):
     """One row of the table of tasks.
 
     Attributes:
-      load: `load(seed=...)` returns the images and their classes.
+      load: `load(seed=..., data_dir=...)` returns the dataset.
       build: `build(rngs)` returns the network.
       input_shape: shape of one image.
       train_size: number of training images.
-      batch_size: images a step; `train_size` means full-batch training.
       epochs: passes over the training images.
-      drops: fractions of all epochs after which the learning rate is multiplied by `factor`.
-      factor: see `drops`.
+      schedule: when the learning rate drops; scales with the number of epochs.
       rates: each optimizer's learning rate on its own.
       layca_rates: each optimizer's learning rate (the tangent of the angle of a step) with Layca.
+      layca_schedule: with Layca, if it is another.
+      batch_size: images a step; `train_size` means full-batch training.
+      weight_decay: Keras' L2 without Layca; with Layca there is none.
+      flip: whether training images are mirrored at random.
+      max_shift: by how many pixels training images are moved at random.
+      validation: whether a tenth of the training images is always held out, and the epoch best on it tested.
+      stop: when a run ends early.
       evaluate_every: epochs between two looks at the test images; the first and last epoch have one always.
     """
 
     load: Callable[..., Dataset]
     build: Callable[[nnx.Rngs], nnx.Module]
-    input_shape: tuple[int, ...]
+    input_shape: tuple[int, int, int]
     train_size: int
-    batch_size: int
     epochs: int
-    drops: tuple[float, ...]
-    factor: float
+    schedule: Schedule
     rates: Mapping[str, float]
     layca_rates: Mapping[str, float]
-    evaluate_every: int
+    layca_schedule: Schedule | None = None
+    batch_size: int = 128
+    weight_decay: float = 0.0
+    flip: bool = False
+    max_shift: int = 0
+    validation: bool = False
+    stop: StopRule | None = None
+    evaluate_every: int = 1
+
+    def schedule_with(self, layca: bool) -> Schedule:
+        return self.layca_schedule or self.schedule if layca else self.schedule
+
+    def num_training_images(self, validation: bool) -> int:
+        """Without those that are held out, of each ten begun one."""
+        return self.train_size - (-(-self.train_size // 10) if validation else 0)
 
 
 # Section 6.2 and A.2.1. Momentum (not in the paper) is tested at the rate of the optimizers without memory.
@@ -46,53 +73,127 @@ _LAYCA_RATES = MappingProxyType(
     {"sgd": 3**-3, "momentum": 3**-3, "rmsprop": 3**-3, "adagrad": 3**-3, "adam": 3**-5, "sgd_amom": 3**-5}
 )
 
-# Keras' own defaults. It has none for SGD that would suit every network.
-_KERAS_RATES = MappingProxyType({"rmsprop": 1e-3, "adagrad": 1e-2, "adam": 1e-3})
+
+def _rates(sgd: float, **others: float) -> Mapping[str, float]:
+    """Rates without Layca. SGD has no default that suits every network; the adaptive methods have Keras'.
+
+    Momentum of 0.9 makes steps ten times as long, the paper's SGD_AMom leaves them as they are.
+    """
+    keras = {"rmsprop": 1e-3, "adagrad": 1e-2, "adam": 1e-3}
+    return MappingProxyType({"sgd": sgd, "momentum": sgd / 10, "sgd_amom": sgd, **keras, **others})
+
+
+def _mnist5k(train_size: int, *, seed: int, data_dir: str | None = None) -> Dataset:
+    del data_dir  # embedded
+    return mnist5k.load(train_size, seed)
+
+
+def _published(name: str, *, seed: int, data_dir: str | None = None) -> Dataset:
+    del seed  # split by its publishers
+    return load(name, data_dir)
+
+
+_MNIST5K = Task(
+    load=partial(_mnist5k, 1024),
+    build=partial(MLP, width=256, batch_norm=True, norm_momentum=0.9),
+    input_shape=(28, 28, 1),
+    train_size=1024,
+    epochs=60,
+    schedule=Schedule((48, 54)),
+    rates=_rates(3**-1, momentum=3**-2, sgd_amom=1.0),
+    layca_rates=_LAYCA_RATES,
+)
+# 13 layers, and 8.
+_VGG = _MNIST5K._replace(
+    build=partial(VGG, channels=1, filters=(8, 16, 32), convs=(4, 4, 4), norm_momentum=0.9),
+    epochs=30,
+    schedule=Schedule((24, 27)),
+    rates=_rates(3**-1),
+)
+_RESNET = _MNIST5K._replace(
+    build=partial(ResNet, channels=1, blocks=1, classes=10, norm_momentum=0.9),
+    epochs=45,
+    schedule=Schedule((36, 40)),
+    rates=_rates(3**-1),
+)
+
+
+def _on_fashion(task: Task) -> Task:
+    return task._replace(
+        load=partial(_published, "fashion_mnist"), train_size=60_000, epochs=10, schedule=Schedule((8, 9))
+    )
+
+
+_CIFAR10 = Task(
+    load=partial(_published, "cifar10"),
+    build=VGG,
+    input_shape=(32, 32, 3),
+    train_size=50_000,
+    epochs=100,
+    schedule=Schedule((80, 90, 97)),
+    rates=_rates(1.0),
+    layca_rates=_LAYCA_RATES,
+    stop=StopRule(stuck_accuracy=0.2, stuck_after=7, loss=1e-4),
+)
 
 TASKS: Mapping[str, Task] = MappingProxyType(
     {
-        "mnist5k-mlp": Task(
-            load=partial(mnist5k.load, 1024),
-            build=partial(MLP, width=256, batch_norm=True, norm_momentum=0.9),
-            input_shape=(28, 28, 1),
-            train_size=1024,
-            batch_size=128,
-            epochs=60,
-            drops=(0.8, 0.9),
-            factor=0.2,
-            rates=MappingProxyType(
-                {
-                    **_KERAS_RATES,
-                    "sgd": 3**-1,
-                    "momentum": 3**-2,
-                    "sgd_amom": 1.0,
-                }
-            ),
-            layca_rates=_LAYCA_RATES,
-            evaluate_every=1,
-        ),
+        "mnist5k-mlp": _MNIST5K,
         # Section 3, on MNIST-5k: 10 training images a class, one step an epoch.
         "mnist-mlp": Task(
-            load=partial(mnist5k.load, 100),
+            load=partial(_mnist5k, 100),
             build=MLP,
             input_shape=(28, 28, 1),
             train_size=100,
             batch_size=100,
             epochs=4000,
-            drops=(),
-            factor=1.0,
-            rates=MappingProxyType(
-                {
-                    "sgd": 0.1,
-                    "momentum": 0.01,
-                    "rmsprop": 1e-5,
-                    "adagrad": 1e-3,
-                    "adam": 1e-5,
-                    "sgd_amom": 0.1,
-                }
-            ),
+            schedule=Schedule(()),
+            rates=_rates(0.1, rmsprop=1e-5, adagrad=1e-3, adam=1e-5),
             layca_rates=_LAYCA_RATES,
             evaluate_every=100,
+        ),
+        # The networks of Section 5, narrow, for two cores.
+        "mnist5k-vgg": _VGG,
+        "mnist5k-resnet": _RESNET,
+        "fashion-vgg": _on_fashion(_VGG),
+        "fashion-resnet": _on_fashion(_RESNET),
+        # Section 5.
+        "c10-cnn1": _CIFAR10,
+        "c100-resnet": Task(
+            load=partial(_published, "cifar100"),
+            build=ResNet,
+            input_shape=(32, 32, 3),
+            train_size=50_000,
+            epochs=120,
+            schedule=Schedule((70, 90, 105, 115)),
+            rates=_rates(3**-1),
+            layca_rates=_LAYCA_RATES,
+            stop=StopRule(stuck_accuracy=0.1, stuck_after=7, loss=1e-3),
+        ),
+        "tiny-cnn": Task(
+            load=partial(_published, "tiny_imagenet"),
+            build=partial(
+                VGG, filters=(32, 64, 128, 256, 512), convs=(2,) * 5, classes=200, norm_momentum=0.9
+            ),
+            input_shape=(64, 64, 3),
+            train_size=100_000,
+            epochs=80,
+            schedule=Schedule((70,)),
+            rates=_rates(3**-1),
+            layca_rates=_LAYCA_RATES,
+            validation=True,
+            stop=StopRule(stuck_accuracy=0.2, stuck_after=10, loss=1e-3),
+        ),
+        # Sections 6.2 and 6.3.
+        "c10-cnn2": _CIFAR10._replace(
+            build=WilsonVGG,
+            epochs=250,
+            schedule=Schedule(tuple(range(25, 250, 25)), 0.5),
+            layca_schedule=Schedule((100, 170, 220)),
+            rates=_rates(0.5, rmsprop=3e-4, adam=3e-4, adagrad=0.01),
+            weight_decay=5e-4,
+            flip=True,
+            stop=None,
         ),
     }
 )

@@ -1,0 +1,65 @@
+"""Where arrays live: rows of data and batches spread over all devices, the state on each or spread too."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+_AXIS = "devices"
+
+
+class Devices(NamedTuple):
+    """All devices of all processes, in one line.
+
+    Attributes:
+      mesh: the line of devices.
+      shard_params: whether every device keeps only its part of parameters and optimizer state.
+    """
+
+    mesh: Mesh
+    shard_params: bool = False
+
+    @property
+    def replicated(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def rows(self) -> NamedSharding:
+        """The first axis is spread."""
+        return NamedSharding(self.mesh, PartitionSpec(_AXIS))
+
+    def of_state(self, state: Any) -> Any:
+        """A sharding for every leaf of a training state."""
+        return jax.tree.map(self._of_leaf, state)
+
+    def abstract(self, shapes: Any) -> Any:
+        """Shapes, dtypes and shardings of a training state whose shapes are known."""
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            shapes,
+            self.of_state(shapes),
+        )
+
+    def _of_leaf(self, leaf: Any) -> NamedSharding:
+        if self.shard_params:
+            for axis in reversed(range(leaf.ndim)):
+                if leaf.shape[axis] % self.mesh.size == 0:
+                    return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, _AXIS))
+        return self.replicated
+
+    def put_rows(self, array: np.ndarray) -> jax.Array:
+        """An array of rows, filled up with zero rows to a multiple of the devices.
+
+        Every process hands its own devices their rows and no others.
+        """
+        missing = -len(array) % self.mesh.size
+        if missing:
+            array = np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
+        return jax.make_array_from_callback(array.shape, self.rows, lambda index: array[index])
+
+
+def all_devices(shard_params: bool = False) -> Devices:
+    """Every device that JAX sees, in this process and all others."""
+    mesh = jax.make_mesh((jax.device_count(),), (_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+    return Devices(mesh, shard_params)

@@ -10,6 +10,7 @@ from layca_optax._describe import describe
 from layca_optax._layca import LaycaState, layca
 from layca_optax._rotation import layer_rotation
 from layca_optax._sgd_amom import sgd_amom
+from layca_optax._skip_nonfinite import skip_nonfinite
 
 __version__ = "0.1.0.dev0"
 
@@ -22,4 +23,5 @@ __all__ = [
     "layer_depths",
     "layer_rotation",
     "sgd_amom",
+    "skip_nonfinite",
 ]

@@ -56,6 +56,7 @@ def test_the_public_surface():
         "layer_depths",
         "layer_rotation",
         "sgd_amom",
+        "skip_nonfinite",
     }
     for name in layca_optax.__all__:
         assert getattr(layca_optax, name).__doc__

@@ -8,9 +8,9 @@ import numpy as np
 import optax
 
 from layca_optax._paths import join, leaf_paths
-from layca_optax._rates import check_rates, rates_for_leaves
-from layca_optax._rules import Axes, Rotate, check_rule, is_inexact, vector_axes
-from layca_optax._sphere import vector_norms
+from layca_optax._rates import check_rates, match_rates
+from layca_optax._rules import Axes, Rotate, check_rule, fewest_axes, is_inexact, vector_axes
+from layca_optax._sphere import vector_norms, visible_zeros
 
 
 def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: Any = None) -> str:
@@ -23,11 +23,13 @@ def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: A
 
     Returns:
       Lines of text with the columns path, shape, vectors (how many the leaf holds), rule (`rotates`,
-      `plain step`, `untouched`, or `starts at zero` for a leaf that `layca` would refuse) and rate; last, the
-      number of parameters and, if so, that nothing rotates.
+      `plain step`, `untouched`, or `starts at zero` for a leaf that `layca` would refuse) and rate; then the
+      number of parameters; last, what is probably a mistake, with the near misses: that nothing rotates, a
+      rate that matches no parameter, a parameter without a rate (`layca` refuses it unless `others`
+      trains it), a rate of the wrong shape.
 
     Raises:
-      ValueError: as `layca` does for rules and rates.
+      ValueError: as `layca` does for unknown rules and for rates that are negative, NaN or infinite.
 
     Example:
       >>> import jax.numpy as jnp
@@ -41,20 +43,24 @@ def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: A
     check_rule(rotate)
     axes = vector_axes(rotate, params)
     leaves = jax.tree.leaves(params)
+    trains = [is_inexact(leaf) for leaf in leaves]
     rates: list[Any] = [None] * len(leaves)
+    problems: list[str] = []
     if learning_rate is not None:
         check_rates(learning_rate)
-        trains = [is_inexact(leaf) for leaf in leaves]
-        rates = rates_for_leaves(learning_rate, params, axes, trains, jnp.zeros([], jnp.int32))
+        rates, problems = match_rates(learning_rate, params, axes, trains, jnp.zeros([], jnp.int32))
 
+    paths = [join(path) for path in leaf_paths(params)]
     rows = [["path", "shape", "vectors", "rule", "rate"]]
-    for path, leaf, ax, rate in zip(leaf_paths(params), leaves, axes, rates, strict=True):
+    for path, leaf, ax, rate, train in zip(paths, leaves, axes, rates, trains, strict=True):
         vectors = "-" if ax is None else f"{_num_vectors(leaf, ax):,}"
         shape = " x ".join(map(str, leaf.shape)) or "scalar"
-        rows.append([join(path), shape, vectors, _rule(leaf, ax), _show_rate(rate)])
+        rows.append([path, shape, vectors, _rule(leaf, ax), _show_rate(rate, train)])
     if learning_rate is None:
         rows = [row[:-1] for row in rows]
-    return "\n".join([*_aligned(rows), _summary(leaves, axes)])
+    if all(ax is None for ax in axes):
+        problems.insert(0, _why_nothing_rotates(rotate, paths, leaves))
+    return "\n".join([*_aligned(rows), _summary(leaves, axes), *(f"! {problem}" for problem in problems)])
 
 
 def _num_vectors(leaf: Any, axes: Axes) -> int:
@@ -64,30 +70,46 @@ def _num_vectors(leaf: Any, axes: Axes) -> int:
 def _rule(leaf: Any, axes: Axes | None) -> str:
     if axes is None:
         return "plain step" if is_inexact(leaf) else "untouched"
-    if not isinstance(leaf, jax.ShapeDtypeStruct | jax.core.Tracer):
-        zeros = int(np.sum(np.asarray(vector_norms(jnp.asarray(leaf), axes)) == 0))
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        zeros = visible_zeros(vector_norms(jnp.asarray(leaf), axes))
         if zeros:
             return f"starts at zero ({zeros:,} of {_num_vectors(leaf, axes):,})" if axes else "starts at zero"
     return "rotates"
 
 
-def _show_rate(rate: Any) -> str:
+def _show_rate(rate: Any, trains: bool) -> str:
     if rate is None:
-        return "-"
+        return "none" if trains else "-"
     if isinstance(rate, jax.core.Tracer):
         return "traced"
-    low, high = float(jnp.min(rate)), float(jnp.max(rate))
+    low, high = float(np.min(rate)), float(np.max(rate))
     return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
 
 
 def _summary(leaves: list[Any], axes: list[Axes | None]) -> str:
     total = sum(int(np.prod(leaf.shape)) for leaf in leaves)
     rotating = [(leaf, ax) for leaf, ax in zip(leaves, axes, strict=True) if ax is not None]
-    if not rotating:
-        return f"{total:,} parameters; NOTHING ROTATES under this rule"
     entries = sum(int(np.prod(leaf.shape)) for leaf, _ in rotating)
     vectors = sum(_num_vectors(leaf, ax) for leaf, ax in rotating)
     return f"{total:,} parameters, {entries:,} of them rotate in {vectors:,} vector{'s' * (vectors != 1)}"
+
+
+def _why_nothing_rotates(rotate: Rotate, paths: list[str], leaves: list[Any]) -> str:
+    if isinstance(rotate, str):
+        reason = f"{rotate!r} wants floating leaves with {fewest_axes(rotate)} or more axes; the nearest are"
+        asked = [*zip(paths, leaves, strict=True)]
+    else:
+        reason = "the function returned None for all floating leaves, those with the most axes being"
+        asked = [(path, leaf) for path, leaf in zip(paths, leaves, strict=True) if is_inexact(leaf)]
+    if not asked:
+        return "NOTHING ROTATES: there are no floating leaves"
+    nearest = sorted(asked, key=lambda pair: -pair[1].ndim)[:3]
+    return f"NOTHING ROTATES: {reason} {', '.join(_with_axes(path, leaf) for path, leaf in nearest)}"
+
+
+def _with_axes(path: str, leaf: Any) -> str:
+    axes = "1 axis" if leaf.ndim == 1 else f"{leaf.ndim} axes"
+    return f"{path!r} ({axes})" if is_inexact(leaf) else f"{path!r} ({axes}, but {leaf.dtype})"
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

@@ -4,13 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from layca_optax._paths import join, leaf_paths
 from layca_optax._rates import check_rates, rates_for_leaves
 from layca_optax._rules import Axes, Rotate, check_rule, is_inexact, vector_axes
-from layca_optax._sphere import compute_dtype, turn, vector_norms
+from layca_optax._sphere import compute_dtype, turn, vector_norms, visible_zeros
 
 _RETRACTIONS = ("projection", "geodesic")
 
@@ -204,9 +203,7 @@ def _mask_of_others(treedef: Any, axes: list[Axes | None], leaves: list[Any]) ->
 def _refuse_zero_vectors(params: optax.Params, axes: list[Axes | None], norms: list[jax.Array]) -> None:
     rotating = [path for path, ax in zip(leaf_paths(params), axes, strict=True) if ax is not None]
     for path, norm in zip(rotating, norms, strict=True):
-        if isinstance(norm, jax.core.Tracer) or not norm.is_fully_addressable:
-            continue
-        zeros = int(np.sum(np.asarray(norm) == 0))
+        zeros = visible_zeros(norm)
         if zeros:
             which = "it is" if norm.ndim == 0 else f"{zeros} of its {norm.size} vectors are"
             raise ValueError(

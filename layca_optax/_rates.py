@@ -45,16 +45,31 @@ def rates_for_leaves(
       ValueError: a path of `learning_rate` that leads to no leaf (unless that part of `params` is masked
         or `None`), a wanted leaf that no rate covers, a rate of another shape than the leaf's vectors.
     """
+    rates, problems = match_rates(learning_rate, params, axes, wanted, count)
+    if problems:
+        raise ValueError(problems[0])
+    return rates
+
+
+def match_rates(
+    learning_rate: optax.ScalarOrSchedule | optax.Params,
+    params: optax.Params,
+    axes: list[Axes | None],
+    wanted: list[bool],
+    count: jax.Array,
+) -> tuple[list[Any], list[str]]:
+    """As `rates_for_leaves`, with what it would raise as a list of sentences; such leaves get `None`."""
     rates = _by_path(learning_rate)
     paths = leaf_paths(params)
     if not paths:
-        return []
+        return [], []
     prefixes = [next((path[:n] for n in range(len(path) + 1) if path[:n] in rates), None) for path in paths]
     holes = hole_paths(params)
+    problems = []
     for path in rates:
         in_hole = any(starts_with(hole, path) or starts_with(path, hole) for hole in holes)
         if path not in prefixes and not in_hole:
-            raise ValueError(
+            problems.append(
                 f"learning_rate has a rate at {join(path)!r}, but the parameters have nothing there;"
                 f" the nearest parameters are {nearest(path, paths)}"
             )
@@ -63,28 +78,26 @@ def rates_for_leaves(
     for path, prefix, leaf, ax, want in zip(
         paths, prefixes, jax.tree.leaves(params), axes, wanted, strict=True
     ):
+        result.append(None)
         if not want:
-            result.append(None)
-        elif prefix is None:
-            raise ValueError(
+            continue
+        if prefix is None:
+            problems.append(
                 f"no learning rate covers the parameter {join(path)!r}; the nearest paths that have one"
                 f" are {nearest(path, rates)}"
             )
+            continue
+        rate = jnp.asarray(values[prefix])
+        vectors = tuple(leaf.shape[axis] for axis in ax or ())
+        if rate.shape in ((), vectors):
+            result[-1] = rate
         else:
-            result.append(_checked_shape(values[prefix], path, leaf, ax))
-    return result
+            expected = f"() or {vectors}, one rate for each of its vectors" if vectors else "()"
+            problems.append(
+                f"the learning rate of {join(path)!r} has shape {rate.shape}; its shape must be {expected}"
+            )
+    return result, problems
 
 
 def _by_path(learning_rate: Any) -> dict[Path, Any]:
     return dict(zip(leaf_paths(learning_rate), jax.tree.leaves(learning_rate), strict=True))
-
-
-def _checked_shape(rate: Any, path: Path, leaf: Any, axes: Axes | None) -> jax.Array:
-    rate = jnp.asarray(rate)
-    vectors = tuple(leaf.shape[axis] for axis in axes or ())
-    if rate.shape not in ((), vectors):
-        expected = f"() or {vectors}, one rate for each of its vectors" if vectors else "()"
-        raise ValueError(
-            f"the learning rate of {join(path)!r} has shape {rate.shape}; its shape must be {expected}"
-        )
-    return rate

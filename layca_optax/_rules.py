@@ -52,24 +52,23 @@ def check_rule(rotate: Rotate) -> None:
         )
 
 
-def _layer(path: str, leaf: Any) -> Axes | None:
-    return () if leaf.ndim >= 2 else None
+# For every name the fewest axes that a leaf needs to rotate, and which of its axes enumerate vectors.
+_RULES: dict[str, tuple[int, Callable[[int], Axes]]] = {
+    "layer": (2, lambda ndim: ()),
+    "stacked_layer": (3, lambda ndim: (0,)),
+    "neuron": (2, lambda ndim: (ndim - 1,)),
+}
 
 
-def _stacked_layer(path: str, leaf: Any) -> Axes | None:
-    return (0,) if leaf.ndim >= 3 else None
-
-
-def _neuron(path: str, leaf: Any) -> Axes | None:
-    return (leaf.ndim - 1,) if leaf.ndim >= 2 else None
-
-
-_RULES = {"layer": _layer, "stacked_layer": _stacked_layer, "neuron": _neuron}
+def fewest_axes(name: str) -> int:
+    """How many axes a leaf needs to rotate under the rule of this name."""
+    return _RULES[name][0]
 
 
 def _named_rule(name: str) -> Callable[[str, Any], Axes | None]:
     if name in _RULES:
-        return _RULES[name]
+        fewest, enumerating = _RULES[name]
+        return lambda path, leaf: enumerating(leaf.ndim) if leaf.ndim >= fewest else None
     close = difflib.get_close_matches(name, _RULES, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ValueError(f"no rule for rotate is called {name!r}, only {', '.join(map(repr, _RULES))}{hint}")

@@ -66,8 +66,8 @@ def skip_nonfinite(inner: optax.GradientTransformation) -> optax.GradientTransfo
 
     References:
       Carbonnelle and De Vleeschouwer, `On layer-level control of DNN training and its impact on
-      generalization <https://arxiv.org/abs/1806.01603>`_, 2018, Section A.2, item 4: numerical trouble
-      in one layer must not stop the others.
+      generalization <https://arxiv.org/abs/1806.01603>`_, 2018, Section A.2, item 4, replaces NaN in
+      Layca's update by zeros, which leaves the base optimizer's moments spoiled.
     """
     inner = optax.with_extra_args_support(inner)
 

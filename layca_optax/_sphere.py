@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from layca_optax._rules import Axes
 
@@ -38,6 +39,12 @@ def vector_norms(leaf: jax.Array, axes: Axes) -> jax.Array:
     """The norm of every vector, shaped like the enumerated axes; neither overflows nor underflows."""
     unit, scale = _to_unit_size(leaf.astype(compute_dtype(leaf)), axes)
     return drop_inner(jnp.sqrt(sum_vectors(unit * unit, axes)) / scale, axes)
+
+
+def visible_zeros(norms: jax.Array) -> int:
+    """How many of the norms are zero, as far as their values can be seen."""
+    seen = not isinstance(norms, jax.core.Tracer) and norms.is_fully_addressable
+    return int(np.sum(np.asarray(norms) == 0)) if seen else 0
 
 
 class _Turn(NamedTuple):

@@ -12,6 +12,9 @@ from layca_optax._rates import check_rates, match_rates
 from layca_optax._rules import Axes, Rotate, check_rule, fewest_axes, is_inexact, vector_axes
 from layca_optax._sphere import vector_norms, visible_zeros
 
+# One misspelt rate leaves every leaf of a network without one.
+_MOST_PROBLEMS = 6
+
 
 def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: Any = None) -> str:
     """A table of the parameters: one row a leaf, with what `layca` does to it.
@@ -60,6 +63,8 @@ def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: A
         rows = [row[:-1] for row in rows]
     if all(ax is None for ax in axes):
         problems.insert(0, _why_nothing_rotates(rotate, paths, leaves))
+    if len(problems) > _MOST_PROBLEMS:
+        problems[_MOST_PROBLEMS:] = [f"and {len(problems) - _MOST_PROBLEMS:,} more like the last"]
     return "\n".join([*_aligned(rows), _summary(leaves, axes), *(f"! {problem}" for problem in problems)])
 
 

@@ -123,6 +123,14 @@ def test_what_layca_refuses_in_rates_is_said_with_the_near_misses(rates, expecte
         layca(rates).init(params)
 
 
+def test_a_long_list_of_mistakes_is_cut():
+    params = {"layers": [jnp.eye(2)] * 20}
+    said = warnings(params, learning_rate={"layer": 0.1})
+    assert "the nearest parameters are 'layers/" in said[0]
+    assert "'layers/4'" in said[5]
+    assert said[6:] == ["and 15 more like the last"]
+
+
 def test_rates_that_no_parameter_could_have_are_refused():
     with pytest.raises(ValueError, match="not negative"):
         describe(PARAMS, learning_rate={"block": -0.1, "head": 0.1})

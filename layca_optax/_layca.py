@@ -64,8 +64,18 @@ def layca(
     :math:`10^{30} g` give the same update.
 
     A vector stays exactly where it is when there is no direction to turn in: a step that is zero, parallel
-    to the weights, or not finite in some entry, weights that are not finite, an initial norm of zero.
-    Arithmetic is in at least float32; the update has the parameter's dtype.
+    to the weights, or not finite in some entry, weights that are not finite, an initial norm of zero (or
+    beyond a quarter of the largest number, where an update could overflow).
+
+    Arithmetic is in at least float32; the update has the parameter's dtype. On CPUs XLA takes numbers below
+    the smallest normal one (1.2e-38 in float32 and bfloat16, 2.2e-308 in float64) for zeros: a step all of
+    whose entries are that small turns nothing, and in a larger step such entries count as zero.
+
+    In bfloat16 the norm stays within about 1e-3 of the initial one, but where an entry should change by less
+    than 1/512 to 1/256 of its size, it does not: at a learning rate of 1/27, 5 % of the entries stay as they
+    are; at 1e-3, 78 %, and a hundred steps in one direction turn the layer by 0.07 radians instead of 0.1.
+    For rates below 0.01 keep the parameters in float32, as a master copy, and cast them inside of the loss:
+    `loss = lambda params, x: model(optax.tree.cast(params, jnp.bfloat16), x)`.
 
     Args:
       learning_rate: the tangent of each step's angle in radians (`retraction="projection"`) or the angle

@@ -85,7 +85,9 @@ def turn(
     rate = expand_inner(jnp.asarray(rate, dtype), w.ndim, axes)
     n0 = expand_inner(initial_norm, w.ndim, axes)
     if retraction == "projection":
-        p, q = jnp.ones_like(rate), rate
+        # Only the direction of (1, rate) matters; neither part may overflow when squared.
+        larger = jnp.maximum(1, jnp.abs(rate))
+        p, q = 1 / larger, rate / larger
     else:
         p, q = jnp.cos(rate), jnp.sin(rate)
 
@@ -105,8 +107,13 @@ def turn(
     t = (result.step_scale * s - result.lean * (result.weight_scale * w)) - result.rest * (
         result.weight_scale * w
     )
-    exists = result.exists & (n0 > 0) & jnp.isfinite(n0) & jnp.isfinite(rate)
-    return jnp.where(exists, result.along * w + result.across * t, 0).astype(weights.dtype)
+    exists = result.exists & (n0 > 0) & (n0 < _most(dtype)) & jnp.isfinite(rate)
+    exists = exists & jnp.isfinite(result.along) & jnp.isfinite(result.across)
+    update = jnp.where(exists, result.along * w + result.across * t, 0)
+    largest = jnp.finfo(weights.dtype).max
+    if largest < _most(dtype):  # float16: an update may be twice as large as any weight
+        update = jnp.clip(update, -largest, largest)
+    return update.astype(weights.dtype)
 
 
 def _careful_turn(
@@ -129,14 +136,20 @@ def _careful_turn(
     # Below this, rounding of s alone could have made t (and that of w and s, v).
     least = (8 * jnp.finfo(w.dtype).eps) ** 2
     exists = (tt > least * ss) & (vv > least) & jnp.isfinite(ss) & jnp.isfinite(ww)
+    exists = exists & (jnp.sqrt(ww) / weight_scale < _most(w.dtype))
     return _finish(p, q, n0, tt, vv, ww, lean, rest, step_scale, weight_scale, exists)
 
 
 def _finish(p, q, n0, tt, vv, ww, lean, rest, step_scale, weight_scale, exists) -> _Turn:
     """`w' = n0 v / ||v||` with `v = p w/||w|| + q t/||t||`, written as multiples of w and t."""
     along = p * (n0 * weight_scale) / jnp.sqrt(ww * vv) - 1
-    across = q * n0 / jnp.sqrt(tt * vv)
+    across = n0 * (q / jnp.sqrt(tt * vv))
     return _Turn(along, across, lean, rest, step_scale, weight_scale, exists)
+
+
+def _most(dtype: jnp.dtype) -> np.floating:
+    """Norms below this leave room for an update, which may be twice as long."""
+    return jnp.finfo(dtype).max / 4
 
 
 def _to_unit_size(x: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array]:

@@ -14,6 +14,18 @@ def layca_step(w, s, w0, rate):
     return w * norm(w0) / norm(w)
 
 
+def turned(w, s, n0, rate, tangent=True, retraction="projection"):
+    """The new weights of one vector under every variant of the step."""
+    w, s = (np.asarray(x).astype(np.float64) for x in (w, s))
+    t = s - np.sum(s * w) / np.sum(w * w) * w if tangent else s
+    unit_w, unit_t = w / norm(w), t / norm(t)
+    if retraction == "projection":
+        v = unit_w + rate * unit_t
+    else:
+        v = np.cos(rate) * unit_w + np.sin(rate) * unit_t
+    return n0 * v / norm(v)
+
+
 def angle(a, b):
     """Radians between two vectors, accurate for the smallest (Kahan's formula)."""
     a, b = (np.asarray(x).astype(np.float64).ravel() for x in (a, b))

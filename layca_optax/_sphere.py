@@ -143,7 +143,7 @@ def _careful_turn(
 def _finish(p, q, n0, tt, vv, ww, lean, rest, step_scale, weight_scale, exists) -> _Turn:
     """`w' = n0 v / ||v||` with `v = p w/||w|| + q t/||t||`, written as multiples of w and t."""
     along = p * (n0 * weight_scale) / jnp.sqrt(ww * vv) - 1
-    across = n0 * (q / jnp.sqrt(tt * vv))
+    across = q * n0 / jnp.sqrt(tt * vv)
     return _Turn(along, across, lean, rest, step_scale, weight_scale, exists)
 
 

@@ -1,9 +1,12 @@
 """The paper's non-adaptive equivalent of Adam."""
 
+import jax
 import optax
 
 
-def sgd_amom(learning_rate: optax.ScalarOrSchedule, momentum: float = 0.9) -> optax.GradientTransformation:
+def sgd_amom(
+    learning_rate: optax.ScalarOrSchedule, momentum: float | jax.Array = 0.9
+) -> optax.GradientTransformation:
     r"""SGD with the momentum scheme of Adam, without its bias correction.
 
     .. math::
@@ -14,13 +17,13 @@ def sgd_amom(learning_rate: optax.ScalarOrSchedule, momentum: float = 0.9) -> op
 
     Args:
       learning_rate: :math:`\rho`, a number or a schedule.
-      momentum: :math:`m`, in [0, 1).
+      momentum: :math:`m`, in [0, 1); a number or a (traced) scalar.
 
     Returns:
       An `optax.GradientTransformation`.
 
     Raises:
-      ValueError: `momentum` outside [0, 1).
+      ValueError: `momentum` outside [0, 1), if its value can be seen.
 
     Example:
       >>> import jax.numpy as jnp
@@ -34,6 +37,6 @@ def sgd_amom(learning_rate: optax.ScalarOrSchedule, momentum: float = 0.9) -> op
       Carbonnelle and De Vleeschouwer, `On layer-level control of DNN training and its impact on
       generalization <https://arxiv.org/abs/1806.01603>`_, 2018, Section A.3.
     """
-    if not 0 <= momentum < 1:
+    if not isinstance(momentum, jax.core.Tracer) and not 0 <= momentum < 1:
         raise ValueError(f"momentum must be at least 0 and below 1, not {momentum}")
     return optax.chain(optax.ema(momentum, debias=False), optax.scale_by_learning_rate(learning_rate))

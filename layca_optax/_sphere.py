@@ -64,6 +64,8 @@ class _Turn(NamedTuple):
     exists: jax.Array
 
 
+# Compiled, because outside jit `lax.cond` would be compiled anew at every call.
+@partial(jax.jit, static_argnames=("axes", "tangent", "retraction"))
 def turn(
     weights: jax.Array,
     step: jax.Array,

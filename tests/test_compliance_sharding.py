@@ -1,0 +1,75 @@
+"""Every optimizer on parameters that lie in pieces on 8 devices does what it does on one."""
+
+import jax
+import optax
+import optax.contrib
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from optimizers import (
+    GRADIENTS,
+    OPTIMIZERS,
+    PARAMS,
+    around,
+    assert_close,
+    every_optimizer,
+    reference,
+    schedule,
+)
+
+SPECS = {
+    "bias": PartitionSpec("model"),
+    "kernel": PartitionSpec("data", "model"),
+    "stack": PartitionSpec("model", None, "data"),
+}
+MESHES = {
+    "explicit": lambda: jax.make_mesh((4, 2), ("data", "model")),
+    "automatic": lambda: jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2),
+}
+
+
+def with_automatic_axes(inner):
+    """On an explicit mesh, leaves the shardings inside `inner` to the compiler."""
+    shardings = lambda tree: jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, tree)
+
+    def init(params):
+        state = inner.init(params)
+        return jax.device_put(state, shardings(state))
+
+    def update(updates, state, params=None):
+        automatic = jax.sharding.auto_axes(inner.update, out_sharding=shardings((updates, state)))
+        return automatic(updates, state, params)
+
+    return optax.GradientTransformation(init, update)
+
+
+# optax's Muon multiplies matrices along sharded axes, which an explicit mesh refuses, with or without Layca.
+ON_EXPLICIT_MESHES = OPTIMIZERS | {
+    "layca around muon": around(with_automatic_axes(optax.contrib.muon(1.0))),
+}
+
+
+@pytest.mark.parametrize("kind", MESHES)
+@every_optimizer
+def test_sharded_over_8_devices(name, kind):
+    optimizer = (ON_EXPLICIT_MESHES if kind == "explicit" else OPTIMIZERS)[name](schedule)
+    mesh = MESHES[kind]()
+    sharded = lambda tree: jax.tree.map(
+        lambda leaf, spec: jax.device_put(leaf, NamedSharding(mesh, spec)), tree, SPECS
+    )
+
+    @jax.jit
+    def step(params, state, gradient):
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    with jax.set_mesh(mesh):
+        params = sharded(PARAMS)
+        assert len(params["kernel"].addressable_shards) == 8
+        state = optimizer.init(params)
+        for gradient in GRADIENTS:
+            params, state = step(params, state, sharded(gradient))
+        assert step._cache_size() == 1
+    for name_, spec in SPECS.items():
+        assert params[name_].sharding == NamedSharding(mesh, spec)
+    actual = jax.device_get((params, state))
+    assert_close(actual, (reference(name).params[-1], reference(name).states[-1]))

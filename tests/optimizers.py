@@ -41,7 +41,7 @@ OPTIMIZERS: dict[str, Callable[[optax.ScalarOrSchedule], optax.GradientTransform
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 every_layca = pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "sgd_amom"])
 
-SHAPES = {"bias": (6,), "kernel": (4, 6), "stack": (2, 3, 4)}
+SHAPES = {"bias": (8,), "kernel": (4, 6), "stack": (2, 3, 4)}
 STEPS = 4
 
 

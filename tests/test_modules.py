@@ -106,27 +106,22 @@ def test_any_tree(kind):
 
 
 class NNX(nnx.Module):
-    def __init__(self, rngs, annotate=False):
-        if annotate:
-            kernel = nnx.with_partitioning(nnx.initializers.lecun_normal(), (None, "model"))
-            bias = nnx.with_partitioning(nnx.initializers.zeros, ("model",))
-            self.first = nnx.Linear(4, 8, kernel_init=kernel, bias_init=bias, rngs=rngs)
-        else:
-            self.first = nnx.Linear(4, 8, rngs=rngs)
-        self.second = nnx.Linear(8, 2, rngs=rngs)
+    def __init__(self, annotate):
+        # A copy lies on the mesh, if there is one.
+        init = lambda name, axes: annotate(lambda *args: jnp.copy(ARRAYS[name]), axes)
+        rngs = nnx.Rngs(0)
+        self.first = nnx.Linear(
+            4, 8, kernel_init=init("k1", (None, "model")), bias_init=init("b1", ("model",)), rngs=rngs
+        )
+        self.second = nnx.Linear(
+            8, 2, kernel_init=init("k2", (None, None)), bias_init=init("b2", (None,)), rngs=rngs
+        )
 
     def __call__(self, x):
         return self.second(jax.nn.relu(self.first(x)))
 
 
-def arrays_of_nnx(model):
-    first, second = model.first, model.second
-    return {"k1": first.kernel, "b1": first.bias, "k2": second.kernel, "b2": second.bias}
-
-
 def check_nnx(model):
-    for name, variable in arrays_of_nnx(model).items():
-        variable[...] = jax.device_put(ARRAYS[name], variable[...].sharding)
     optimizer = nnx.Optimizer(model, make_optimizer(), wrt=nnx.Param)
 
     @nnx.jit
@@ -135,21 +130,25 @@ def check_nnx(model):
 
     for _ in range(STEPS):
         step(model, optimizer)
-    after = {name: variable[...] for name, variable in arrays_of_nnx(model).items()}
-    assert_close(jax.device_get(after), jax.device_get(trained()))
-    return after, optimizer
+    first, second = model.first, model.second
+    after = {"k1": first.kernel, "b1": first.bias, "k2": second.kernel, "b2": second.bias}
+    assert_close(
+        jax.device_get({name: variable[...] for name, variable in after.items()}), jax.device_get(trained())
+    )
+    return optimizer
 
 
 def test_nnx_optimizer():
-    check_nnx(NNX(nnx.Rngs(0)))
+    check_nnx(NNX(annotate=lambda init, axes: init))
 
 
 @pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto])
 def test_nnx_optimizer_on_an_annotated_module(axis_type):
     with jax.set_mesh(jax.make_mesh((8,), ("model",), axis_types=(axis_type,))):
-        after, optimizer = check_nnx(NNX(nnx.Rngs(0), annotate=True))
-    assert after["k1"].sharding.spec == PartitionSpec(None, "model")
-    assert after["b1"].sharding.spec == PartitionSpec("model")
+        model = NNX(annotate=nnx.with_partitioning)
+        optimizer = check_nnx(model)
+    assert model.first.kernel[...].sharding.spec == PartitionSpec(None, "model")
+    assert model.first.bias[...].sharding.spec == PartitionSpec("model")
     # Norms are no parameters: no annotation may reach them.
     specs = nnx.get_partition_spec(nnx.state(optimizer))["opt_state"]
     assert specs[0]["mu"]["first"]["kernel"].get_value() == PartitionSpec(None, "model")

@@ -27,17 +27,15 @@ def augment(key: jax.Array, images: jax.Array, *, flip: bool, max_shift: int) ->
     if not 0 <= max_shift < min(height, width):
         raise ValueError(f"max_shift must be between 0 and {min(height, width) - 1}, not {max_shift}")
     flip_key, shift_key = jax.random.split(key)
+    down, right = jax.random.randint(shift_key, (2, count, 1), -max_shift, max_shift + 1)
+    rows = _reflect(jnp.arange(height)[None] - down, height)
+    columns = _reflect(jnp.arange(width)[None] - right, width)
     if flip:
-        mirrored = jax.random.bernoulli(flip_key, shape=(count, 1, 1, 1))
-        images = jnp.where(mirrored, images[:, :, ::-1], images)
-    if max_shift:
-        down, right = jax.random.randint(shift_key, (2, count, 1), -max_shift, max_shift + 1)
-        # One axis after the other: on CPU twice as fast as one gather of pixels.
-        rows = _reflect(jnp.arange(height)[None] - down, height)
-        columns = _reflect(jnp.arange(width)[None] - right, width)
-        images = jnp.take_along_axis(images, rows[:, :, None, None], axis=1)
-        images = jnp.take_along_axis(images, columns[:, None, :, None], axis=2)
-    return images
+        mirrored = jax.random.bernoulli(flip_key, shape=(count, 1))
+        columns = jnp.where(mirrored, width - 1 - columns, columns)
+    # One gather of pixels. On CPU, reversing and selecting takes several times as long, as does padding and
+    # cutting.
+    return images[jnp.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def _reflect(index: jax.Array, size: int) -> jax.Array:

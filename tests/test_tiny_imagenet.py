@@ -6,6 +6,7 @@ import numpy as np
 import original_files
 import pytest
 from PIL import Image
+from tensorflow_datasets.core.download import checksums, downloader
 
 import data
 from data import DataError
@@ -43,6 +44,27 @@ def test_through_tensorflow_datasets(tmp_path, monkeypatch, pack):
         assert images.shape == (len(expected[split]), 64, 64, 3)
         pairs = {(image.tobytes(), label) for image, label in zip(images, labels.tolist(), strict=True)}
         assert pairs == {(image.tobytes(), label) for image, label in expected[split]}
+
+
+def test_what_tensorflow_datasets_has_downloaded_is_used_offline(tmp_path, monkeypatch, folder):
+    original_files.shrink(monkeypatch, "tiny_imagenet")
+    archive = zipped(folder)
+
+    def fetch(self, url, destination_path, verify=True):
+        assert url == "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+        path = destination_path / archive.name
+        shutil.copy(archive, path)
+        return downloader.DownloadResult(path, checksums.compute_url_info(path))
+
+    monkeypatch.setattr(downloader._Downloader, "_sync_download", fetch)
+    monkeypatch.setattr(data, "reachable", lambda url: True)
+    first = data.load("tiny_imagenet", tmp_path)
+    shutil.rmtree(tmp_path / "tiny_imagenet")
+    archive.unlink()
+    monkeypatch.setattr(data, "reachable", lambda url: False)
+    second = data.load("tiny_imagenet", tmp_path)
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_grey_images_have_three_equal_channels(folder):

@@ -22,9 +22,8 @@ SYSTEM_FOLDERS: Mapping[str, Path] = {"fashion_mnist": Path("/usr/share/datasets
 
 def data_folder(data_dir: str | os.PathLike[str] | None) -> Path:
     """`data_dir`, or where tensorflow-datasets keeps its own: `TFDS_DATA_DIR`, `~/tensorflow_datasets`."""
-    return (
-        Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser().absolute()
-    )
+    folder = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    return folder.expanduser().absolute()
 
 
 def fetched_by_hand(name: str, folder: Path) -> dict[str, Path]:
@@ -50,7 +49,7 @@ def has_tfds(name: str, folder: Path) -> bool:
 
 def reachable(url: str) -> bool:
     """Whether something answers there within half a second (or could, behind a proxy)."""
-    if urllib.request.getproxies():
+    if urllib.request.getproxies().keys() - {"no"}:
         return True
     parts = urlsplit(url)
     try:
@@ -82,6 +81,8 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing") from error
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except (
         OSError,  # gzip.BadGzipFile and PIL's errors among them
         EOFError,

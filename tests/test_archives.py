@@ -86,6 +86,16 @@ def test_files_that_changed_places_are_noticed(tmp_path):
         read_idx(files, "train")
 
 
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("data.archives.gzip.open", refuse)
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    with pytest.raises(DataError, match=r"binary\.tar\.gz cannot be read: Permission denied"):
+        read_cifar("cifar10", {path.name: path}, "test")
+
+
 def write_member(path, name, content):
     with tarfile.open(path, "w:gz") as archive:
         member = tarfile.TarInfo(name)

@@ -172,6 +172,8 @@ def test_a_server_that_answers_is_reachable(monkeypatch):
 
 def test_behind_a_proxy_only_the_proxy_knows(monkeypatch):
     assert not files.reachable("https://example.org")
+    monkeypatch.setattr(files.urllib.request, "getproxies", lambda: {"no": "localhost"})
+    assert not files.reachable("https://example.org")
     monkeypatch.setattr(files.urllib.request, "getproxies", lambda: {"https": "http://proxy:3128"})
     assert files.reachable("https://example.org")
 

@@ -1,0 +1,32 @@
+"""The documentation's pages: their code runs and prints what they say; their links lead somewhere."""
+
+import pages
+import pytest
+
+DOCS = {path.name: path for path in (pages.ROOT / "docs").rglob("*.md")}
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_code_runs_and_prints_what_the_page_says(name):
+    pages.run(DOCS[name])
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_links_lead_somewhere(name):
+    assert pages.broken_links(DOCS[name]) == []
+
+
+@pytest.mark.parametrize(
+    "code", ["```python\nprint(1)  # 10\n```\n", "```python\nprint(1)\nprint(2)\n```\n\n```text\n1\n```\n"]
+)
+def test_a_page_that_says_something_else_is_noticed(code, tmp_path):
+    (tmp_path / "page.md").write_text(code)
+    with pytest.raises(AssertionError, match="its code prints"):
+        pages.run(tmp_path / "page.md")
+
+
+def test_a_broken_link_is_noticed(tmp_path):
+    (tmp_path / "page.md").write_text(
+        "# The one\n[there](#the-one) [no](#two) [no](other.md) [](https://x)\n"
+    )
+    assert pages.broken_links(tmp_path / "page.md") == ["#two", "other.md"]

@@ -1,4 +1,4 @@
-"""Datasets as arrays: MNIST-5k, which is embedded, and those that `load` has tensorflow-datasets prepare."""
+"""Datasets as arrays: embedded images and text, and those that `load` has tensorflow-datasets prepare."""
 
 import os
 

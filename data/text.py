@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.dataset import DataError
+
 VALIDATION = 0.1
 
 
@@ -25,16 +27,15 @@ def load() -> Text:
       The first nine tenths of the bytes for training, the rest for validation.
 
     Raises:
-      ModuleNotFoundError: this Python came without its module `pydoc_data.topics`.
+      DataError: this Python came without its module `pydoc_data.topics`.
     """
     try:
         topics: dict[str, str] = import_module("pydoc_data.topics").topics
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
+    except ModuleNotFoundError:
+        raise DataError(
             "this Python has no module pydoc_data.topics, which a full installation of CPython has:"
-            " install Python from python.org, your system's python3 package or conda",
-            name=error.name,
-        ) from error
+            " install Python from python.org, your system's python3 package or conda"
+        ) from None
     paragraphs = "\n\n".join(topics.values()).split("\n\n")
     text = np.frombuffer("\n\n".join(dict.fromkeys(paragraphs)).encode(), np.uint8)
     train, validation = np.split(text, [round(len(text) * (1 - VALIDATION))])

@@ -1,4 +1,4 @@
-"""The paper's networks, and what turns a module into pure functions."""
+"""The paper's networks and a small transformer, and what turns a module into pure functions."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol

@@ -7,7 +7,7 @@ import optax
 import pages
 import pytest
 
-from data import mnist5k
+from data import mnist5k, standardise
 from layca_optax import layca
 
 DOCS = pages.run(pages.ROOT / "docs" / "precision.md")
@@ -18,7 +18,8 @@ FLOAT32, BFLOAT16 = jnp.float32, jnp.bfloat16
 @pytest.fixture(scope="module")
 def images_and_labels():
     data = mnist5k.load(512, seed=0)
-    return jnp.asarray(data.train_images[:, ::2, ::2].reshape(512, -1)), jnp.asarray(data.train_labels)
+    images = standardise(jnp.asarray(data.train_images[:, ::2, ::2].reshape(512, -1)), data.scale)
+    return images, jnp.asarray(data.train_labels)
 
 
 def training_losses(images_and_labels, params_dtype, dtype):

@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from data import text
+from data import DataError, text
 
 
 def test_english_bytes_in_two_parts():
@@ -24,5 +24,5 @@ def test_no_paragraph_is_there_twice():
 
 def test_a_python_without_the_text_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pydoc_data\.topics, which a full installation"):
+    with pytest.raises(DataError, match=r"pydoc_data\.topics, which a full installation"):
         text.load()

@@ -1,0 +1,55 @@
+"""The logs of finished runs: a file of JSON lines an experiment, to which lines are only ever added."""
+
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from training.config import Config
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def key(config: Config) -> str:
+    """What makes two runs the same run: everything that decides their numbers."""
+    return json.dumps(numbers(config))
+
+
+def numbers(config: Config) -> dict[str, Any]:
+    """The configuration as it is logged: without the place of the data."""
+    return {name: value for name, value in asdict(config).items() if name != "data_dir"}
+
+
+class Log:
+    """`results/PRESET/NAME.jsonl`."""
+
+    def __init__(self, preset: str, name: str, results: Path = RESULTS) -> None:
+        self.path = results / preset / f"{name}.jsonl"
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """All finished runs by the `key` of their configuration. Damaged lines are reported and skipped."""
+        runs: dict[str, dict[str, Any]] = {}
+        if not self.path.exists():
+            return runs
+        for number, line in enumerate(self.path.read_text().splitlines(), start=1):
+            try:
+                run = json.loads(line)
+                runs[key(Config(**run["config"], data_dir=None))] = run
+            except (ValueError, TypeError, KeyError) as error:
+                print(f"{self.path}:{number} is damaged and was skipped: {error}", file=sys.stderr)
+        return runs
+
+    def append(self, run: Mapping[str, Any]) -> None:
+        """Adds one line, whole, however many processes add at once."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # A line that somebody was killed in must not swallow this one.
+            end = file.seek(0, os.SEEK_END)
+            if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+                file.write(b"\n")
+            file.write((json.dumps(run) + "\n").encode())

@@ -11,7 +11,6 @@ import pytest
 from data import text
 from layca_optax import layca
 
-DOCS = pages.run(pages.ROOT / "docs" / "leaves.md")
 STEPS, BATCH, CONTEXT, BLOCKS = 200, 16, 32, 2
 ALPHA, OTHERS = -0.1, 1e-2
 RATES = {"adam": 3**-4, "muon": 3**-3}
@@ -19,6 +18,12 @@ RATES = {"adam": 3**-4, "muon": 3**-3}
 ATTENTION = {"query": 0, "key": 1, "value": 2, "out": 3}
 MLP = {"up": 4, "down": 5}
 LAST = 2 + BLOCKS * 6 - 1
+
+
+@pytest.fixture(scope="module")
+def docs():
+    """The names that the page defines: the model, its rule, its optimizers."""
+    return pages.run(pages.ROOT / "docs" / "leaves.md")
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +41,11 @@ def windows(stream, starts):
 
 
 @pytest.fixture(scope="module", params=RATES)
-def run(request, data):
+def run(request, data, docs):
     """Name; the parameters at all steps, along a first axis; losses in training; the loss in validation."""
     name = request.param
-    optimizer = DOCS["optimizer"](
-        DOCS[name], lambda count: RATES[name] * decay(count), ALPHA, lambda count: OTHERS * decay(count)
+    optimizer = docs["optimizer"](
+        docs[name], lambda count: RATES[name] * decay(count), ALPHA, lambda count: OTHERS * decay(count)
     )
 
     @jax.jit
@@ -48,7 +53,7 @@ def run(request, data):
         def step(carry, key):
             params, state = carry
             tokens = windows(training, jax.random.randint(key, BATCH, 0, len(training) - CONTEXT))
-            loss, gradient = jax.value_and_grad(DOCS["loss"])(params, tokens)
+            loss, gradient = jax.value_and_grad(docs["loss"])(params, tokens)
             updates, state = optimizer.update(gradient, state, params)
             return (optax.apply_updates(params, updates), state), (params, loss)
 
@@ -56,9 +61,9 @@ def run(request, data):
         (last, _), (before, losses) = jax.lax.scan(step, (params, optimizer.init(params)), keys)
         history = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), before, last)
         starts = jnp.arange(0, len(validation) - CONTEXT, CONTEXT)
-        return history, losses, DOCS["loss"](last, windows(validation, starts))
+        return history, losses, docs["loss"](last, windows(validation, starts))
 
-    history, losses, validation_loss = train(DOCS["params"], data.train, data.validation)
+    history, losses, validation_loss = train(docs["params"], data.train, data.validation)
     return name, jax.tree.map(np.asarray, history), np.asarray(losses), float(validation_loss)
 
 
@@ -99,19 +104,15 @@ def test_each_vector_turns_by_its_rate_at_its_norm(run):
 def test_what_does_not_rotate_takes_others(run):
     _, history, _, _ = run
     assert not history["head"]["kernel"][0].any()
-    # Adam's first step has the size of its learning rate everywhere.
-    np.testing.assert_allclose(np.abs(history["head"]["kernel"][1]), OTHERS, rtol=1e-2)
     blocks = history["blocks"]
-    for leaf in (
-        history["norm"]["scale"],
-        blocks["attention_norm"]["scale"],
-        blocks["mlp_norm"]["bias"],
-    ):
+    leaves = [history["head"]["kernel"], history["norm"]["scale"], blocks["attention_norm"]["scale"]]
+    for leaf in [*leaves, blocks["mlp_norm"]["bias"]]:
+        # Adam's first step has the size of its learning rate, except where the gradient is next to nothing.
         assert np.median(np.abs(leaf[1] - leaf[0])) == pytest.approx(OTHERS, rel=1e-2)
 
 
-def test_depths_go_block_by_block():
-    depths = DOCS["depths"]
+def test_depths_go_block_by_block(docs):
+    depths = docs["depths"]
     assert depths["embedding"]["embedding"] == 0
     assert depths["position"]["embedding"] == 1
     for name, place, block, depth in kernels(depths["blocks"]):
@@ -120,11 +121,10 @@ def test_depths_go_block_by_block():
     assert left == [-1] * 5
 
 
-def test_muon_makes_the_singular_values_of_each_blocks_kernels_nearly_equal():
-    params, muon = DOCS["params"], DOCS["muon"]
-    keys = jax.random.split(jax.random.key(0), len(jax.tree.leaves(params)))
-    keys = jax.tree.unflatten(jax.tree.structure(params), list(keys))
-    gradient = jax.tree.map(lambda key, w: jax.random.normal(key, w.shape), keys, params)
+def test_muon_makes_the_singular_values_of_each_blocks_kernels_nearly_equal(docs):
+    params, muon = docs["params"], docs["muon"]
+    rng = np.random.default_rng(0)
+    gradient = jax.tree.map(lambda w: rng.normal(size=w.shape).astype(np.float32), params)
     direction, _ = jax.jit(muon.update)(gradient, muon.init(params), params)
     for name, _, block, leaf in kernels(direction["blocks"]):
         inputs = leaf.shape[1] * (leaf.shape[2] if name.startswith("out") else 1)
@@ -134,6 +134,6 @@ def test_muon_makes_the_singular_values_of_each_blocks_kernels_nearly_equal():
         assert values.max() < 1.3, name
 
 
-def test_a_rule_that_forgets_the_stacks_is_refused_by_name():
+def test_a_rule_that_forgets_the_stacks_is_refused_by_name(docs):
     with pytest.raises(ValueError, match="'blocks/attention_norm/bias' rotates, but it is zero"):
-        layca().init(DOCS["params"])
+        layca().init(docs["params"])

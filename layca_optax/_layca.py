@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from layca_optax._paths import join, leaf_paths
+from layca_optax._paths import check_same_leaves, join, leaf_paths
 from layca_optax._rates import check_rates, rates_for_leaves
 from layca_optax._rules import Axes, Rotate, check_rule, is_inexact, vector_axes
 from layca_optax._sphere import compute_dtype, turn, vector_norms, visible_zeros
@@ -157,7 +157,7 @@ def layca(
         weights = jax.tree.leaves(params)
         steps, treedef = jax.tree.flatten(updates)
         axes = vector_axes(rotate, params)
-        _check_same_leaves(params, updates)
+        check_same_leaves(params, updates, "updates")
         rotating = sum(ax is not None for ax in axes)
         if weights and len(state.initial_norm) != rotating:
             raise ValueError(
@@ -220,19 +220,4 @@ def _refuse_zero_vectors(params: optax.Params, axes: list[Axes | None], norms: l
                 f"{join(path)!r} rotates, but {which} zero, and a zero vector has no direction to turn from."
                 " Initialise it to something else, or let it train without rotating:"
                 " rotate=lambda path, leaf: None for this path."
-            )
-
-
-def _check_same_leaves(params: optax.Params, updates: optax.Updates) -> None:
-    in_params, in_updates = leaf_paths(params), leaf_paths(updates)
-    if in_params != in_updates:
-        odd = sorted(set(in_params) ^ set(in_updates))
-        names = ", ".join(repr(join(path)) for path in odd[:3]) or "their order"
-        raise ValueError(f"updates and params must have the same leaves; they differ in {names}")
-    leaves = zip(in_params, jax.tree.leaves(params), jax.tree.leaves(updates), strict=True)
-    for path, weights, step in leaves:
-        if jnp.shape(weights) != jnp.shape(step):
-            raise ValueError(
-                f"the update of {join(path)!r} has shape {jnp.shape(step)},"
-                f" the parameter {jnp.shape(weights)}"
             )

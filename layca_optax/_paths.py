@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 Path = tuple[str, ...]
@@ -29,6 +30,15 @@ def leaf_paths(tree: Any) -> list[Path]:
     return paths
 
 
+def leaf_boxes(tree: Any) -> list[Any]:
+    """Every leaf, in its Flax variable if it is alone in one: that says how the leaf is sharded."""
+    boxes = []
+    for node in jax.tree.leaves(tree, is_leaf=_is_flax_variable):
+        inner = jax.tree.leaves(node)
+        boxes += [node] if len(inner) == 1 else inner
+    return boxes
+
+
 def hole_paths(tree: Any) -> list[Path]:
     """The paths of `None` and `optax.MaskedNode`: parts of the parameters that are elsewhere."""
     holes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_hole)
@@ -49,6 +59,21 @@ def nearest(path: Path, candidates: Iterable[Path]) -> str:
     names = [join(candidate) for candidate in candidates]
     close: Sequence[str] = difflib.get_close_matches(join(path), names, n=3, cutoff=0.5) or names[:3]
     return ", ".join(repr(name) for name in close) or "none (the tree has no leaves)"
+
+
+def check_same_leaves(params: Any, other: Any, name: str) -> None:
+    """Raises `ValueError` if the tree `other`, called `name`, has not the leaves and shapes of `params`."""
+    paths, other_paths = leaf_paths(params), leaf_paths(other)
+    if paths != other_paths:
+        odd = sorted(set(paths) ^ set(other_paths))
+        names = ", ".join(repr(join(path)) for path in odd[:3]) or "their order"
+        raise ValueError(f"{name} and params must have the same leaves; they differ in {names}")
+    for path, leaf, other_leaf in zip(paths, jax.tree.leaves(params), jax.tree.leaves(other), strict=True):
+        if jnp.shape(leaf) != jnp.shape(other_leaf):
+            raise ValueError(
+                f"{name} and params must have the same shapes; at {join(path)!r} they have"
+                f" {jnp.shape(other_leaf)} and {jnp.shape(leaf)}"
+            )
 
 
 def _strings(keys: tuple[Any, ...]) -> Path:

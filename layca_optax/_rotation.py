@@ -1,12 +1,10 @@
 """How far layers have turned."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from layca_optax._paths import join, leaf_paths
+from layca_optax._paths import check_same_leaves, join, leaf_paths
 from layca_optax._rules import Axes, Rotate, vector_axes
 from layca_optax._sphere import compute_dtype, drop_inner, expand_inner, sum_vectors, vector_norms
 
@@ -34,7 +32,7 @@ def layer_rotation(
       one of the vectors is zero and has no direction.
 
     Raises:
-      ValueError: the two trees have different leaves; an unknown rule.
+      ValueError: the two trees have different leaves or shapes; an unknown rule.
 
     Example:
       >>> import jax.numpy as jnp
@@ -48,24 +46,28 @@ def layer_rotation(
       Carbonnelle and De Vleeschouwer, `On layer-level control of DNN training and its impact on
       generalization <https://arxiv.org/abs/1806.01603>`_, 2018, Section 5.3 and Figure 3.
     """
-    paths = leaf_paths(params)
-    if paths != leaf_paths(reference):
-        odd = sorted(set(paths) ^ set(leaf_paths(reference)))
-        raise ValueError(
-            "params and reference must have the same leaves; they differ in"
-            f" {', '.join(repr(join(path)) for path in odd[:3]) or 'their order'}"
-        )
+    check_same_leaves(params, reference, "reference")
     leaves = zip(
-        paths, jax.tree.leaves(params), jax.tree.leaves(reference), vector_axes(rotate, params), strict=True
+        leaf_paths(params),
+        map(jnp.asarray, jax.tree.leaves(params)),
+        map(jnp.asarray, jax.tree.leaves(reference)),
+        vector_axes(rotate, params),
+        strict=True,
     )
-    return {join(path): _cosine_distance(w, r, axes) for path, w, r, axes in leaves if axes is not None}
+    return {
+        join(path): cosine_distance(w, vector_norms(w, axes), r, vector_norms(r, axes), axes)
+        for path, w, r, axes in leaves
+        if axes is not None
+    }
 
 
-def _cosine_distance(w: jax.Array, reference: jax.Array, axes: Axes) -> jax.Array:
-    difference = _unit(w, axes) - _unit(reference, axes)
+def cosine_distance(
+    w: jax.Array, norms: jax.Array, reference: jax.Array, reference_norms: jax.Array, axes: Axes
+) -> jax.Array:
+    """As in `layer_rotation`, of vectors whose norms are known; shaped like the enumerated axes."""
+    w, reference = w.astype(compute_dtype(w)), reference.astype(compute_dtype(reference))
+    n, m = (expand_inner(x, w.ndim, axes) for x in (norms, reference_norms))
+    # Brought to the reference's length and only then to 1: equal vectors are exactly 0 apart, and two
+    # references have no scaled copy of w in common that XLA would store.
+    difference = (reference - w * (m / n)) / m
     return drop_inner(sum_vectors(difference * difference, axes), axes) / 2
-
-
-def _unit(x: Any, axes: Axes) -> jax.Array:
-    x = jnp.asarray(x)
-    return x.astype(compute_dtype(x)) / expand_inner(vector_norms(x, axes), x.ndim, axes)

@@ -10,18 +10,23 @@ from layca_optax._describe import describe
 from layca_optax._layca import LaycaState, layca
 from layca_optax._rotation import layer_rotation
 from layca_optax._sgd_amom import sgd_amom
-from layca_optax._skip_nonfinite import skip_nonfinite
+from layca_optax._skip_nonfinite import SkipNonfiniteState, skip_nonfinite
+from layca_optax._track import TrackRotationState, rotation_report, track_rotation
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "LaycaState",
+    "SkipNonfiniteState",
+    "TrackRotationState",
     "alpha_learning_rates",
     "alpha_multipliers",
     "describe",
     "layca",
     "layer_depths",
     "layer_rotation",
+    "rotation_report",
     "sgd_amom",
     "skip_nonfinite",
+    "track_rotation",
 ]

@@ -50,14 +50,18 @@ def test_the_library_imports_jax_optax_and_numpy_only():
 def test_the_public_surface():
     assert set(layca_optax.__all__) == {
         "LaycaState",
+        "SkipNonfiniteState",
+        "TrackRotationState",
         "alpha_learning_rates",
         "alpha_multipliers",
         "describe",
         "layca",
         "layer_depths",
         "layer_rotation",
+        "rotation_report",
         "sgd_amom",
         "skip_nonfinite",
+        "track_rotation",
     }
     for name in layca_optax.__all__:
         assert getattr(layca_optax, name).__doc__

@@ -1,0 +1,274 @@
+"""Layer rotation measured inside the optimizer, at every step or at every k-th."""
+
+import re
+from collections import Counter
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from layca_optax._paths import check_same_leaves, join, leaf_boxes, leaf_paths
+from layca_optax._rotation import cosine_distance
+from layca_optax._rules import Axes, Rotate, check_rule, vector_axes
+from layca_optax._sphere import compute_dtype, drop_inner, expand_inner, sum_vectors, vector_norms
+
+
+class TrackRotationState(NamedTuple):
+    """State of `track_rotation`; `rotation_report` reads it.
+
+    Each dictionary has one entry a rotating leaf, by its path (`"layers/0/kernel"`); if the parameters have
+    no leaves at all, a scalar 0 stands in its place. Norms, distances and angles are in at least float32,
+    shaped like the axes that enumerate the leaf's vectors (scalars for a leaf that is one vector).
+
+    Attributes:
+      count: steps taken, an int32 scalar.
+      initial: a copy of the leaf at `init`, with its dtype, its sharding and the Flax variable around it.
+      initial_norm: the norms of its vectors.
+      from_init: the cosine distances from `initial` after the latest step that was measured; at first 0.
+      last_step: the angles of that step, in radians; at first 0.
+    """
+
+    count: jax.Array
+    initial: dict[str, Any] | jax.Array
+    initial_norm: dict[str, jax.Array] | jax.Array
+    from_init: dict[str, jax.Array] | jax.Array
+    last_step: dict[str, jax.Array] | jax.Array
+
+
+def track_rotation(*, rotate: Rotate = "layer", every: int = 1) -> optax.GradientTransformationExtraArgs:
+    r"""Measures how far every layer turns, and leaves the updates as they are.
+
+    Put it last in a chain, behind any optimizer, with or without Layca:
+
+    * `optax.chain(optax.adam(1e-3), track_rotation())`;
+    * `optax.chain(optax.scale_by_adam(), layca(3**-5), track_rotation())`.
+
+    For a weight vector :math:`w`, its update :math:`u` and its initial value :math:`w_0` it computes
+
+    .. math:: 1 - \cos(w + u, w_0) \qquad\text{and}\qquad \angle(w + u, w)
+
+    as `layer_rotation` does, accurately for the smallest angles too. :math:`w + u` is what
+    `optax.apply_updates` returns, rounded to the parameter's dtype: in bfloat16 many small updates change
+    nothing, and that is seen. Nothing leaves the device; `rotation_report` reads the state when you want to.
+
+    It must see the updates that are added in the end. Under `optax.MultiSteps` put it inside
+    (`optax.MultiSteps(optax.chain(optimizer, track_rotation()), k)`): behind it, it would measure the
+    steps of zero in between.
+
+    The state holds one copy of all rotating leaves, sharded as they are. A measurement reads the weights,
+    their update and that copy a few times over, about as much work as a step of `layca`; with `every=k` it is
+    done once in `k` steps. (Under `vmap`, which turns `jax.lax.cond` into a selection, it is done at every
+    step and then dropped.)
+
+    Args:
+      rotate: which leaves rotate and as how many vectors, as in `layca`.
+      every: measure at the steps 1, `every` + 1, 2 `every` + 1, …; the measurement stays until the next.
+
+    Returns:
+      An `optax.GradientTransformationExtraArgs` whose state is a `TrackRotationState`. Its `update` needs
+      `params`.
+
+    Raises:
+      ValueError: at once, for an unknown rule or an `every` that is no positive int; at `init`, for a complex
+        leaf that would rotate; at `update`, if `params` is missing or does not match the updates or the
+        state. Messages name the path of the leaf.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from layca_optax import rotation_report, track_rotation
+      >>> params = {"kernel": jnp.eye(2), "bias": jnp.zeros(2)}
+      >>> optimizer = optax.chain(optax.sgd(0.1), track_rotation())
+      >>> state = optimizer.init(params)
+      >>> for _ in range(2):
+      ...   gradient = {"kernel": jnp.array([[0.0, 1.0], [-1.0, 0.0]]), "bias": jnp.ones(2)}
+      ...   updates, state = optimizer.update(gradient, state, params)
+      ...   params = optax.apply_updates(params, updates)
+      >>> report = rotation_report(state)
+      >>> print(f"{report['kernel']['from_init']:.4f}")  # 1 - cos(arctan(0.2))
+      0.0194
+      >>> print(f"{report['kernel']['last_step']:.4f} rad")  # arctan(0.2) - arctan(0.1)
+      0.0977 rad
+
+    References:
+      Carbonnelle and De Vleeschouwer, `On layer-level control of DNN training and its impact on
+      generalization <https://arxiv.org/abs/1806.01603>`_, 2018, Section 5.3 and Figure 3.
+    """
+    check_rule(rotate)
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ValueError(f"every must be a positive int, not {every!r}")
+
+    def init_fn(params: optax.Params) -> TrackRotationState:
+        count = jnp.zeros([], jnp.int32)
+        if not jax.tree.leaves(params):
+            return TrackRotationState(count, *(jnp.zeros([]) for _ in range(4)))
+        leaves = zip(leaf_paths(params), leaf_boxes(params), vector_axes(rotate, params), strict=True)
+        rotating = [(join(path), box, ax) for path, box, ax in leaves if ax is not None]
+        _refuse_twice([name for name, _, _ in rotating], "two leaves of the parameters are called {}")
+        # Copies: parameters may be donated.
+        initial = {name: jax.tree.map(partial(jnp.array, copy=True), box) for name, box, _ in rotating}
+        norms: dict[str, jax.Array] = {
+            name: vector_norms(_unboxed(initial[name]), ax) for name, _, ax in rotating
+        }
+        return TrackRotationState(
+            count=count,
+            initial=initial,
+            initial_norm=norms,
+            from_init=jax.tree.map(jnp.zeros_like, norms),
+            last_step=jax.tree.map(jnp.zeros_like, norms),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: TrackRotationState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, TrackRotationState]:
+        del extra_args
+        if params is None:
+            raise ValueError(
+                "track_rotation needs the current parameters: call update(updates, state, params), and put it"
+                " in chains and wrappers that pass params on"
+            )
+        check_same_leaves(params, updates, "updates")
+        leaves = zip(
+            leaf_paths(params),
+            jax.tree.leaves(params),
+            jax.tree.leaves(updates),
+            vector_axes(rotate, params),
+            strict=True,
+        )
+        rotating = [(join(path), w, u, ax) for path, w, u, ax in leaves if ax is not None]
+        weights = {name: w for name, w, _, _ in rotating}
+        check_same_leaves(weights, _entries(state.initial), "the state of track_rotation")
+        if weights:
+            steps = {name: u for name, _, u, _ in rotating}
+            axes = tuple((name, ax) for name, _, _, ax in rotating)
+            from_init, last_step = _measured(state, weights, steps, axes, every)
+            state = state._replace(from_init=from_init, last_step=last_step)
+        return updates, state._replace(count=jnp.asarray(optax.safe_increment(state.count)))
+
+    # optax types all states alike.
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyrefly: ignore[bad-argument-type]
+
+
+def rotation_report(opt_state: optax.OptState) -> dict[str, dict[str, float | np.ndarray]]:
+    """What `track_rotation` measured, wherever in an optimizer's state it stands.
+
+    Call it outside `jit`, when you want to see the numbers: it waits for the device and copies them, all at
+    once.
+
+    Args:
+      opt_state: any tree that holds the state of `track_rotation`: that of `optax.chain`,
+        `optax.partition`, `optax.masked`, `optax.MultiSteps`, `optax.inject_hyperparams`, a Linen
+        `TrainState`, the `opt_state` of an `nnx.Optimizer`. Several trackers, as in `optax.partition`, must
+        track different leaves.
+
+    Returns:
+      A dictionary from the path of every rotating leaf (`layers/2/kernel` before `layers/10/kernel`) to
+      another: `"from_init"`, the cosine distance from where the leaf was at `init`, in [0, 2], and
+      `"last_step"`, the angle in radians of the latest single step that was measured. Each is a float for a
+      leaf that is one vector, a NumPy array shaped like the enumerated axes otherwise; of a state from
+      `vmap` or `pmap`, an array with those axes first. Both are 0 before the first step, NaN where a vector
+      is zero and has no direction.
+
+    Raises:
+      ValueError: there is no state of `track_rotation`; two trackers report the same path.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from layca_optax import rotation_report, track_rotation
+      >>> optimizer = optax.chain(optax.adam(1e-3), track_rotation())
+      >>> rotation_report(optimizer.init({"kernel": jnp.eye(2), "bias": jnp.zeros(2)}))
+      {'kernel': {'from_init': 0.0, 'last_step': 0.0}}
+    """
+    is_tracker = lambda node: isinstance(node, TrackRotationState)
+    trackers = [node for node in jax.tree.leaves(opt_state, is_leaf=is_tracker) if is_tracker(node)]
+    if not trackers:
+        raise ValueError(
+            "nothing in this state measures rotation: add track_rotation() as the last stage of the chain"
+        )
+    names = [name for tracker in trackers for name in _entries(tracker.from_init)]
+    _refuse_twice(names, "two trackers report {}: give rotation_report the part of the state that holds one")
+    report = {
+        name: {
+            "from_init": _unboxed(tracker.from_init[name]),
+            "last_step": _unboxed(tracker.last_step[name]),
+        }
+        for tracker in trackers
+        for name in _entries(tracker.from_init)
+    }
+    report = jax.tree.map(lambda x: float(x) if x.ndim == 0 else x, jax.device_get(report))
+    return {name: report[name] for name in sorted(report, key=_natural)}
+
+
+# Compiled, because outside jit `lax.cond` would be compiled anew at every call.
+@partial(jax.jit, static_argnames=("axes", "every"))
+def _measured(
+    state: TrackRotationState,
+    weights: dict[str, jax.Array],
+    updates: dict[str, jax.Array],
+    axes: tuple[tuple[str, Axes], ...],
+    every: int,
+) -> tuple[Any, Any]:
+    """The state's `from_init` and `last_step` after this step."""
+
+    def measure() -> tuple[Any, Any]:
+        from_init, last_step = {}, {}
+        for name, ax in axes:
+            w, initial, initial_norms = weights[name], _unboxed(state.initial[name]), state.initial_norm[name]
+            new = _applied(w, updates[name])
+            norms = _norms(new, initial_norms, ax)
+            from_init[name] = cosine_distance(new, norms, initial, initial_norms, ax)
+            half = cosine_distance(new, norms, w, _norms(w, norms, ax), ax) / 2
+            last_step[name] = 2 * jnp.arcsin(jnp.sqrt(jnp.minimum(half, 1)))
+        return from_init, last_step
+
+    if every == 1:
+        return measure()
+    return jax.lax.cond(state.count % every == 0, measure, lambda: (state.from_init, state.last_step))
+
+
+def _applied(weights: jax.Array, update: jax.Array) -> jax.Array:
+    """What `optax.apply_updates` makes of the weights, in at least float32.
+
+    XLA may leave out a rounding to 16 bits between two conversions, but not `reduce_precision`. That has no
+    subnormal numbers; in float16 they are common enough to be left as they are.
+    """
+    new = jnp.asarray(weights + update).astype(weights.dtype).astype(compute_dtype(weights))
+    info = jnp.finfo(weights.dtype)
+    if info.bits >= 32:
+        return new
+    rounded = jax.lax.reduce_precision(new, exponent_bits=info.nexp, mantissa_bits=info.nmant)
+    return jnp.where(jnp.abs(new) < float(info.smallest_normal), new, rounded)
+
+
+def _norms(x: jax.Array, near: jax.Array, axes: Axes) -> jax.Array:
+    """As `vector_norms`. Norms that are not far from these keep the squares in range, so that it takes one
+    look at the entries, not two.
+    """
+    size = jnp.where(near > 0, near, 1)
+    scaled = x.astype(compute_dtype(x)) / expand_inner(size, x.ndim, axes)
+    return size * drop_inner(jnp.sqrt(sum_vectors(scaled * scaled, axes)), axes)
+
+
+def _entries(by_path: dict[str, Any] | Any) -> dict[str, Any]:
+    return by_path if isinstance(by_path, dict) else {}
+
+
+def _unboxed(box: Any) -> jax.Array:
+    """The array in a Flax variable: one of the parameters', or one that `nnx.Optimizer` made."""
+    (array,) = jax.tree.leaves(box)
+    return array
+
+
+def _refuse_twice(names: list[str], message: str) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(message.format(repr(name)))
+
+
+def _natural(name: str) -> list[str | int]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]

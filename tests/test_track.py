@@ -1,0 +1,221 @@
+"""track_rotation: its numbers against a float64 oracle, its state, what it refuses."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracle
+import pytest
+
+from layca_optax import layca, rotation_report, track_rotation
+
+TRACKER = track_rotation()  # One for all tests, which so share its compiled update.
+
+
+def normal(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def turned(w, direction, theta):
+    """`w` turned by theta radians towards `direction`, in float64."""
+    t = direction - np.sum(direction * w) / np.sum(w * w) * w
+    return w * np.cos(theta) + t * np.sin(theta) * oracle.norm(w) / oracle.norm(t)
+
+
+@partial(jax.jit, static_argnums=0)
+def compiled_update(tracker, update, state, w):
+    """The state alone: without `apply_updates` beside it, the tracker itself must see to the rounding."""
+    return tracker.update(update, state, w)[1]
+
+
+def measured(w, *updates, **kwargs):
+    """The report after these updates, and the weights before each of them and after the last."""
+    tracker = TRACKER if not kwargs else track_rotation(**kwargs)
+    state, weights = tracker.init(w), [w]
+    for update in updates:
+        state = compiled_update(tracker, update, state, weights[-1])
+        weights.append(optax.apply_updates(weights[-1], update))
+    return rotation_report(state), weights
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [("float32", 1), ("bfloat16", 1), ("float16", 1), ("float16", 2e-5)]
+)
+@pytest.mark.parametrize("theta", [1e-4, 2e-4, 1.4e-3, 0.1])
+@pytest.mark.parametrize("growth", [1.0, 1.5])
+def test_small_angles_and_distances_of_every_dtype(dtype, scale, theta, growth):
+    w = jnp.asarray(scale * normal((40, 50)), dtype)
+    exact = np.asarray(w, np.float64)
+    small = jnp.asarray(growth * turned(exact, normal((40, 50), 1), theta) - exact, dtype)
+    report, (first, second, third) = measured(w, small, -small / 2)
+    distance, angle = oracle.cosine_distance(third, first), oracle.angle(third, second)
+    # float32 norms are right to some 1e-7; what did not turn may seem to have turned by that.
+    assert report["."]["from_init"] == pytest.approx(distance, rel=1e-3, abs=1e-11)
+    assert report["."]["last_step"] == pytest.approx(angle, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+def test_float64():
+    w, u = jnp.asarray(normal((2, 6, 7)))
+    report, (first, second) = measured(w, 1e-6 * u)
+    assert report["."]["from_init"] == pytest.approx(oracle.cosine_distance(first, second), rel=1e-6)
+    assert report["."]["last_step"] == pytest.approx(oracle.angle(first, second), rel=1e-6)
+
+
+def test_updates_that_bfloat16_rounds_away_are_no_steps():
+    w = jnp.asarray(normal((40, 50)), jnp.bfloat16)
+    report, (before, after) = measured(w, jnp.abs(w) / 1000)
+    assert jnp.all(before == after)
+    assert report["."]["from_init"] < 1e-11
+    assert report["."]["last_step"] < 1e-6
+
+
+def test_large_angles_and_huge_weights():
+    w = np.float32([[1.0, 0.0]])
+    quarter, half = np.float32([[-1.0, 1.0]]), np.float32([[-2.0, 0.0]])
+    assert measured(w, quarter)[0]["."] == pytest.approx({"from_init": 1, "last_step": np.pi / 2}, rel=1e-6)
+    assert measured(w, half)[0]["."] == pytest.approx({"from_init": 2, "last_step": np.pi}, rel=1e-6)
+    for scale in (1e-30, 1e30):
+        report, _ = measured(jnp.asarray(scale * w), jnp.asarray(scale * quarter))
+        assert report["."] == pytest.approx({"from_init": 1, "last_step": np.pi / 2}, rel=1e-6)
+
+
+def test_several_vectors_a_leaf_and_nothing_for_leaves_that_do_not_rotate():
+    params = {"kernel": jnp.float32(normal((5, 3))), "bias": jnp.ones(3), "n": jnp.array([[1]])}
+    updates = {"kernel": 0.1 * jnp.float32(normal((5, 3), 1)), "bias": jnp.ones(3), "n": jnp.array([[0]])}
+    report, (before, after) = measured(params, updates, rotate="neuron")
+    assert report.keys() == {"kernel"}
+    pairs = list(zip(before["kernel"].T, after["kernel"].T, strict=True))
+    assert isinstance(report["kernel"]["from_init"], np.ndarray)
+    np.testing.assert_allclose(
+        report["kernel"]["from_init"], [oracle.cosine_distance(a, b) for a, b in pairs], 1e-4
+    )
+    np.testing.assert_allclose(report["kernel"]["last_step"], [oracle.angle(a, b) for a, b in pairs], 1e-4)
+
+
+def test_zero_vectors_have_no_angle_but_may_get_one():
+    w, u = jnp.zeros((2, 2)), jnp.eye(2)
+    once, _ = measured(w, u)
+    assert np.isnan([once["."]["from_init"], once["."]["last_step"]]).all()
+    twice, _ = measured(w, u, u)
+    assert np.isnan(twice["."]["from_init"])
+    assert twice["."]["last_step"] == pytest.approx(0, abs=1e-6)
+
+
+def test_every_third_step_is_measured_and_stays():
+    w = jnp.float32(normal((4, 6)))
+    updates = jnp.float32(0.1 * normal((7, 4, 6), 1))
+    tracker = track_rotation(every=3)
+
+    def step(carry, update):
+        w, state = carry
+        update, state = tracker.update(update, state, w)
+        return (optax.apply_updates(w, update), state), (w, state)
+
+    (last, _), (weights, states) = jax.jit(lambda c: jax.lax.scan(step, c, updates))((w, tracker.init(w)))
+    weights = [*weights, last]
+    report = rotation_report(states)["."]
+    measured_at = [0, 0, 0, 3, 3, 3, 6]
+    np.testing.assert_allclose(
+        report["from_init"], [oracle.cosine_distance(w, weights[i + 1]) for i in measured_at], 1e-4
+    )
+    np.testing.assert_allclose(
+        report["last_step"], [oracle.angle(weights[i], weights[i + 1]) for i in measured_at], 1e-4
+    )
+
+
+def primitives(jaxpr):
+    """Names of the operations that always run: those inside `cond` do not."""
+    for eqn in jaxpr.eqns:
+        yield eqn.primitive.name
+        if eqn.primitive.name == "jit":
+            yield from primitives(eqn.params["jaxpr"].jaxpr)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_steps_that_are_not_measured_do_no_work(every):
+    tracker, w = track_rotation(every=every), jnp.eye(3)
+    always = list(primitives(jax.make_jaxpr(tracker.update)(w, tracker.init(w), w).jaxpr))
+    assert ("cond" in always) == (every > 1)
+    assert ("reduce_sum" in always) == (every == 1)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_state_is_shaped_at_init_and_shares_nothing_with_the_parameters(dtype):
+    params = {"a": jnp.ones((2, 3), dtype), "b": jnp.ones(3), "c": jnp.ones((2, 2))}
+    tracker = track_rotation(every=2)
+    state = tracker.init(params)
+    assert state.initial["a"].dtype == dtype
+    assert state.initial.keys() == state.from_init.keys() == {"a", "c"}
+    assert rotation_report(state) == {name: {"from_init": 0.0, "last_step": 0.0} for name in "ac"}
+    abstract = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
+    after = jax.eval_shape(tracker.update, params, state, params)[1]
+    assert abstract(jax.eval_shape(lambda: state)) == abstract(after)
+
+    def step(params, state):
+        updates = jax.tree.map(lambda w: jnp.full_like(w, 0.5), params)
+        updates, state = tracker.update(updates, state, params)
+        return optax.apply_updates(params, updates), state
+
+    donating = jax.jit(step, donate_argnums=(0, 1))
+    for _ in range(3):
+        params, state = donating(params, state)
+    np.testing.assert_array_equal(state.initial["a"], np.ones((2, 3)))
+    assert rotation_report(state)["a"]["from_init"] == pytest.approx(0, abs=1e-12)
+    assert int(state.count) == 3
+
+
+def test_updates_pass_through_and_everything_that_is_no_floating_array_too():
+    params = {"a": jnp.eye(2), "none": None, "masked": optax.MaskedNode(), "n": jnp.array(3), "z": (1j,)}
+    updates = {**params, "n": np.zeros((), jax.dtypes.float0)}
+    tracker = track_rotation()
+    out, state = tracker.update(updates, tracker.init(params), params, loss=1.0)
+    assert out is updates
+    assert rotation_report(state).keys() == {"a"}
+
+
+@pytest.mark.parametrize("params", [{}, (), {"a": None}, {"a": optax.MaskedNode()}, {"bias": jnp.ones(2)}])
+def test_trees_in_which_nothing_rotates(params):
+    tracker = track_rotation()
+    state = tracker.init(params)
+    out, after = jax.jit(tracker.update)(params, state, params)
+    assert jax.tree.structure((out, after)) == jax.tree.structure((params, state))
+    assert int(after.count) == 1
+    assert rotation_report(after) == {}
+
+
+def test_layers_are_in_the_order_of_their_numbers():
+    state = track_rotation().init(
+        {f"Dense_{i}": {"kernel": jnp.eye(2)} for i in range(11)} | {"a": [jnp.eye(2)]}
+    )
+    assert list(rotation_report(state)) == [*(f"Dense_{i}/kernel" for i in range(11)), "a/0"]
+
+
+def errors():
+    eye, two = jnp.eye(2), {"kernel": jnp.eye(2), "bias": jnp.ones(2)}
+    init, update = track_rotation().init, track_rotation().update
+    for every in (0, -1, 2.0, "1", None, True, jnp.array(2)):
+        yield f"every={every!r}", lambda e=every: track_rotation(every=e), "every must be a positive int, not"
+    yield "unknown rule", lambda: track_rotation(rotate="layers"), "did you mean 'layer'"
+    yield "complex", lambda: init({"z": jnp.ones((2, 2), jnp.complex64)}), "'z' is complex"
+    yield "one name twice", lambda: init({"a/b": eye, "a": {"b": eye}}), "two leaves .* called 'a/b'"
+    yield "no params", lambda: update(eye, init(eye)), r"update\(updates, state, params\)"
+    yield "other leaves", lambda: update(eye, init(two), two), "updates and params .* same leaves.*'bias'"
+    yield "other shape", lambda: update(two | {"kernel": jnp.ones((2, 3))}, init(two), two), "'kernel'"
+    yield "other state", lambda: update(two, init({}), two), "state of track_rotation .*'kernel'"
+    yield "state of another shape", lambda: update(two, init({"kernel": jnp.ones((3, 2))}), two), "'kernel'"
+    yield (
+        "no tracker",
+        lambda: rotation_report(layca().init(eye)),
+        r"add track_rotation\(\)",
+    )
+    chain = optax.chain(track_rotation(), track_rotation(rotate="neuron"))
+    yield "two trackers", lambda: rotation_report(chain.init(two)), "two trackers report 'kernel'"
+
+
+@pytest.mark.parametrize(("call", "message"), [pytest.param(c, m, id=name) for name, c, m in errors()])
+def test_bad_input_is_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -84,8 +84,8 @@ def test_learns_more_than_frequencies(run, data):
     frequencies = -np.mean(np.log(one / one.sum())[data.validation])
     pairs = -np.mean(np.log(two / two.sum(1, keepdims=True))[data.validation[:-1], data.validation[1:]])
     assert losses[0] > frequencies
-    # Seeds differ by 0.02 nats or so. Muon is the faster: it learns more than the frequencies of pairs.
-    assert validation_loss < {"adam": frequencies - 0.5, "muon": pairs}[name]
+    # Standard deviations over seeds: 0.02 nats with Adam, 0.04 with Muon, which learns more than pairs.
+    assert validation_loss < {"adam": frequencies - 0.6, "muon": pairs}[name]
     assert abs(losses[-20:].mean() - validation_loss) < 0.3
 
 

@@ -56,7 +56,8 @@ def write_cifar(path: Path, name: str):
             elif split == "test":
                 parts = {"test_batch": slice(None)}
             else:
-                parts = {f"data_batch_{i + 1}": slice(2 * i, 2 * i + 2) for i in (4, 3, 2, 1, 0)}
+                size = -(-len(labels) // 5)
+                parts = {f"data_batch_{i + 1}": slice(size * i, size * (i + 1)) for i in (4, 3, 2, 1, 0)}
             for part, where in parts.items():
                 content = _binary(name, labels[where], planes[where])
                 if not binary:

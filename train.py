@@ -15,18 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
-from data import DataError, Dataset, Scale, hold_out, standardise
+from data import Dataset, Scale, hold_out, standardise
 from data.augment import augment
 from layca_optax import alpha_learning_rates, describe, layer_depths, layer_rotation
 from models import PureModel, pure
-from training.config import Config, Flags, UsageError
+from training.command_line import Request, answer
+from training.config import Config
 from training.devices import Devices, all_devices
 from training.epochs import in_order, over_batches, shuffled
-from training.optimizer import Hyperparameters, drop_schedule, make_optimizer
+from training.optimizer import Hyperparameters, drop_schedule, make_optimizer, skipped_steps
 from training.records import final_accuracy, finite
-from training.run_folder import RunFolder, new_run_path
+from training.run_folder import RunFolder
 from training.session import Session
 from training.stopping import stop_reason
 from training.tasks import TASKS
@@ -156,9 +156,11 @@ def _compile_program(config: Config, devices: Devices) -> Program:
         images, labels = batch(part, rows)
         return metrics + evaluate(model, state, standardise(images, scale), labels)
 
-    zeros = jax.jit(lambda: Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0)))
+    @partial(jax.jit, out_shardings=devices.replicated)
+    def zeros() -> Metrics:
+        return Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0))
 
-    @jax.jit
+    @partial(jax.jit, out_shardings=devices.replicated)
     def order(seed: jax.Array, epoch: jax.Array) -> jax.Array:
         return shuffled(jax.random.fold_in(_key(seed, "order"), epoch), num_rows, config.batch_size)
 
@@ -181,7 +183,7 @@ def _compile_program(config: Config, devices: Devices) -> Program:
         init=jax.jit(init, out_shardings=shardings),
         train_epoch=train_epoch,
         evaluate=evaluate_part,
-        rotation=jax.jit(layer_rotation),
+        rotation=jax.jit(layer_rotation, out_shardings=devices.replicated),
     )
 
 
@@ -207,7 +209,7 @@ def fit(
     task = TASKS[config.task]
     devices = devices or all_devices()
     program = compile_program(config, devices)
-    numbers, seed = hyperparameters(config), np.uint32(config.seed)
+    numbers, seed = config.numbers(), np.uint32(config.seed)
     reference = program.init(seed, numbers).params
     state = program.init(seed, numbers) if state is None else state
 
@@ -236,6 +238,7 @@ def fit(
         rotation = jax.device_get(program.rotation(state.params, reference))
         record["seconds"] = time.perf_counter() - started
         record["rotation"] = {layer: finite(rotation[layer]) for layer in program.layers}
+        record["skipped"] = skipped_steps(state.opt_state)
         records.append(record)
         yield state, record
 
@@ -244,27 +247,29 @@ def _mean(total: jax.Array, metrics: Metrics) -> float | None:
     return finite(float(total) / float(metrics.images))
 
 
-def hyperparameters(config: Config) -> Hyperparameters:
-    """The numbers of a run that its compiled program takes as arguments."""
-    return Hyperparameters(config.learning_rate, config.alpha, config.weight_decay)
-
-
 def describe_task(config: Config) -> str:
     """The table of leaves of a task's network, from shapes alone."""
     program = compile_program(config, all_devices())
-    params = jax.eval_shape(program.init, np.uint32(0), hyperparameters(config)).params
+    params = jax.eval_shape(program.init, np.uint32(0), config.numbers()).params
     rates = alpha_learning_rates(config.learning_rate, config.alpha, program.depths)
     rotate = "layer" if config.layca else lambda path, leaf: None
     return describe(params, rotate=rotate, learning_rate=rates)
 
 
-def run(config: Config, folder: RunFolder, *, overwrite: bool = False) -> float | None:
-    """Trains as `config` says, keeps what comes of it in `folder`, returns the test accuracy."""
-    task, devices = TASKS[config.task], all_devices()
+def run(
+    config: Config, folder: RunFolder, *, overwrite: bool = False, devices: Devices | None = None
+) -> float | None:
+    """Trains as `config` says, keeps what comes of it in `folder`, returns the test accuracy.
+
+    Raises:
+      Interrupted: after SIGTERM or Ctrl-C, with the state saved.
+    """
+    task, devices = TASKS[config.task], devices or all_devices()
+    devices.check_batch_size(config.batch_size, task.num_training_images(config.validation))
     data = task.load(seed=config.seed, data_dir=config.data_dir)
     with Session(config, folder, overwrite=overwrite) as session:
         program = compile_program(config, devices)
-        shapes = jax.eval_shape(program.init, np.uint32(0), hyperparameters(config))
+        shapes = jax.eval_shape(program.init, np.uint32(0), config.numbers())
         state = session.restore(devices.abstract(shapes))
         for new_state, record in fit(config, data, devices=devices, state=state, history=session.records):
             session.keep(new_state, record)
@@ -274,29 +279,18 @@ def run(config: Config, folder: RunFolder, *, overwrite: bool = False) -> float 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit code."""
-    try:
-        flags = tyro.cli(Flags, args=arguments, prog="train.py")
-        folder = None if flags.out is None else RunFolder(flags.out)
-        stored = folder.read_config() if flags.resume and folder is not None else None
-        if stored is not None:
-            # What the command line leaves out is as the run was started.
-            flags = tyro.cli(Flags, args=arguments, prog="train.py", default=Flags(**asdict(stored)))
-        config = flags.resolved()
-        if flags.describe:
-            print(describe_task(config))
-            return 0
-        folder = folder or RunFolder(new_run_path(config.task))
-        folder.refuse_unless_free(config, resume=flags.resume, overwrite=flags.overwrite)
-        if config.weight_decay and config.layca and config.optimizer == "sgd":
-            print(
-                "note: behind plain SGD, Layca projects weight decay away again: it has no effect on kernels"
-            )
-        accuracy = run(config, folder, overwrite=flags.overwrite)
-    except (UsageError, DataError) as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
-        return 2
+    return answer(arguments, _answer)
+
+
+def _answer(request: Request) -> None:
+    flags, config, folder = request
+    if flags.describe:
+        print(describe_task(config))
+        return
+    if config.weight_decay and config.layca and config.optimizer == "sgd":
+        print("note: behind plain SGD, Layca projects weight decay away again: it has no effect on kernels")
+    accuracy = run(config, folder, overwrite=flags.overwrite, devices=all_devices(flags.shard_params))
     print(f"test accuracy {math.nan if accuracy is None else accuracy:.4f}")
-    return 0
 
 
 if __name__ == "__main__":

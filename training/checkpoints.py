@@ -1,32 +1,174 @@
 """Checkpoints of the training state, kept by orbax."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from training.processes import first_alone
+from training.writing import FileError, naming
+
+
+class DamagedError(Exception):
+    """A checkpoint cannot be read, or is not what was written; the message says why."""
+
+
+class OtherStateError(Exception):
+    """A checkpoint holds the state of another network; the message names the leaves that differ."""
 
 
 class Checkpoints:
-    """The last three states of a run, by epoch; written in the background, whole or not at all."""
+    """The last three states of a run, by epoch; written in the background, whole or not at all.
+
+    Beside the state stands a fingerprint of every leaf, so that not even a single changed bit goes unnoticed.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=3, create=True)
-        )
+        self.folder = folder
+        with _naming_checkpoint(folder):
+            self._manager = self._open()
 
-    def latest_epoch(self) -> int | None:
-        return self._manager.latest_step()
+    def epochs(self) -> Sequence[int]:
+        """After which epochs there is a state, the oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def path(self, epoch: int) -> Path:
+        return self.folder / str(epoch)
 
     def save(self, epoch: int, state: Any) -> None:
-        self._manager.save(epoch, args=ocp.args.StandardSave(state))
+        """Begins to write; a later call raises `FileError` if that fails."""
+        item = {"state": state, "fingerprint": _fingerprint(state)}
+        with _naming_checkpoint(self.folder):
+            self._manager.save(epoch, args=ocp.args.StandardSave(item))
 
     def restore(self, epoch: int, like: Any) -> Any:
-        """The state after `epoch`, with the structure, shapes, dtypes and shardings of `like`."""
-        return self._manager.restore(epoch, args=ocp.args.StandardRestore(like))
+        """The state after `epoch`, with the structure, shapes, dtypes and shardings of `like`.
+
+        Raises:
+          OtherStateError: it has other leaves.
+          DamagedError: it cannot be read.
+        """
+        with _reading(self.path(epoch)):
+            found = _leaves(self._manager.item_metadata(epoch).tree["state"])
+        if differences := _differences(_leaves(jax.tree.map(_as_stored, like)), found):
+            more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+            raise OtherStateError("; ".join(differences[:3]) + more)
+        prints = jax.tree.map(_like_fingerprint, like)
+        with _reading(self.path(epoch)):
+            whole = ocp.args.StandardRestore({"state": like, "fingerprint": prints})
+            item = self._manager.restore(epoch, args=whole)
+        same = jax.tree.map(lambda a, b: int(a) == int(b), _fingerprint(item["state"]), item["fingerprint"])
+        changed = [path for path, is_same in _leaves(same).items() if not is_same]
+        if changed:
+            raise DamagedError(f"{changed[0]} is not what was written")
+        return item["state"]
+
+    def set_aside(self, epoch: int) -> Path:
+        """Moves a checkpoint out of the way, next to the folder of checkpoints; returns where it is now."""
+        self._manager.close()
+        parent = self.folder.parent
+        place = parent / f"damaged-checkpoint-{epoch}"
+        number = 1
+        while place.exists():
+            number += 1
+            place = parent / f"damaged-checkpoint-{epoch}-{number}"
+        with naming(place):
+            first_alone(lambda: self.path(epoch).rename(place))
+        self._manager = self._open()
+        return place
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with _naming_checkpoint(self.folder):
+            try:
+                self._manager.wait_until_finished()
+            finally:
+                self._manager.close()
+
+    def _open(self) -> ocp.CheckpointManager:
+        # What a killed run has begun to write is removed.
+        options = ocp.CheckpointManagerOptions(max_to_keep=3, create=True, cleanup_tmp_directories=True)
+        return ocp.CheckpointManager(
+            self.folder.absolute(), options=options, item_handlers=ocp.StandardCheckpointHandler()
+        )
+
+
+@contextmanager
+def _naming_checkpoint(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # orbax and tensorstore raise all kinds
+        raise FileError(f"a checkpoint in {folder} could not be written: {_first_line(error)}") from error
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise FileError(f"{path} could not be read: {error.strerror}") from error
+    except Exception as error:  # all kinds again, also for files that are not there
+        raise DamagedError(_first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+@jax.jit
+def _fingerprint(state: Any) -> Any:
+    """For every leaf a uint32 scalar which changes with any of its bits, the same on any sharding."""
+
+    def of_leaf(leaf: jax.Array) -> jax.Array:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        if leaf.dtype == bool:
+            leaf = leaf.astype(jnp.uint8)
+        if jnp.iscomplexobj(leaf):
+            leaf = jnp.stack([leaf.real, leaf.imag])
+        bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * min(leaf.dtype.itemsize, 4)}").astype(jnp.uint32)
+        # Odd weights, so that no entry's change is lost modulo 2^32; different ones, so that entries do not
+        # change places unnoticed.
+        weights = jnp.uint32(1)
+        for axis in range(bits.ndim):
+            position = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+            weights = weights * jnp.uint32(0x9E3779B1) + 2 * position
+        return jnp.sum(bits * weights, dtype=jnp.uint32)
+
+    return jax.tree.map(of_leaf, state)
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    """By path; orbax keeps tuples and named tuples as dictionaries and lists."""
+    named = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in named}
+
+
+def _as_stored(leaf: Any) -> Any:
+    """Keys are stored as numbers."""
+    return (
+        jax.eval_shape(jax.random.key_data, leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+    )
+
+
+def _like_fingerprint(leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = leaf.sharding
+    if isinstance(sharding, NamedSharding):
+        sharding = NamedSharding(sharding.mesh, PartitionSpec())
+    return jax.ShapeDtypeStruct((), jnp.uint32, sharding=sharding)
+
+
+def _differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    show = lambda leaf: "missing" if leaf is None else f"{tuple(leaf.shape)} {jnp.dtype(leaf.dtype)}"
+    return [
+        f"{path} is {show(found.get(path))}, should be {show(expected.get(path))}"
+        for path in [*expected, *(path for path in found if path not in expected)]
+        if show(expected.get(path)) != show(found.get(path))
+    ]

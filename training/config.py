@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from training.optimizer import DIRECTIONS
+from training.optimizer import DIRECTIONS, Hyperparameters
 from training.tasks import TASKS
 
 _Switch = tyro.conf.FlagCreatePairsOff
@@ -34,6 +34,10 @@ class Config:
     seed: int
     validation: bool
     data_dir: str | None
+
+    def numbers(self) -> Hyperparameters:
+        """Those that its compiled program takes as arguments."""
+        return Hyperparameters(self.learning_rate, self.alpha, self.weight_decay)
 
     def title(self) -> str:
         """What the run is, in a line."""
@@ -75,6 +79,12 @@ class Flags:
     """Continue the run in --out."""
     overwrite: _Switch[bool] = False
     """Replace the run in --out."""
+    shard_params: _Switch[bool] = False
+    """Every device keeps only its part of parameters and optimizer state, not the whole."""
+    distributed: _Switch[bool] = False
+    """Train with other processes, each started with the same flags and a common --out. JAX finds them under
+    Slurm, Open MPI, Kubernetes and on TPUs; elsewhere set JAX_COORDINATOR_ADDRESS (host:port of
+    process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID (0, 1, ...)."""
     describe: _Switch[bool] = False
     """Print the table of leaves and the number of parameters, and exit."""
 
@@ -123,6 +133,8 @@ class Flags:
             raise UsageError("--resume continues a run and --overwrite replaces it: give one of them")
         if self.resume and self.out is None:
             raise UsageError("--resume needs the folder of the run: --out FOLDER")
+        if self.distributed and self.out is None:
+            raise UsageError("--distributed needs a folder that all processes see: --out FOLDER")
         return config
 
 

@@ -6,6 +6,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from training.config import UsageError
+
 _AXIS = "devices"
 
 
@@ -28,6 +30,16 @@ class Devices(NamedTuple):
     def rows(self) -> NamedSharding:
         """The first axis is spread."""
         return NamedSharding(self.mesh, PartitionSpec(_AXIS))
+
+    def check_batch_size(self, size: int, largest: int) -> None:
+        """Raises `UsageError` if the devices' parts of a batch would not be of one size."""
+        if size % self.mesh.size:
+            below = size - size % self.mesh.size
+            near = [str(near) for near in (below, below + self.mesh.size) if 0 < near <= largest]
+            raise UsageError(
+                f"--batch-size {size} cannot be divided among {self.mesh.size} devices;"
+                f" {' and '.join(near) or 'nothing near'} can"
+            )
 
     def of_state(self, state: Any) -> Any:
         """A sharding for every leaf of a training state."""

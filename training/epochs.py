@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 
@@ -42,8 +41,8 @@ def shuffled(key: jax.Array, num_rows: int, batch_size: int) -> jax.Array:
     return jax.random.permutation(key, num_rows)[: steps * batch_size].reshape(steps, batch_size)
 
 
-def in_order(num_rows: int, batch_size: int) -> jax.Array:
+def in_order(num_rows: int, batch_size: int) -> np.ndarray:
     """All rows, one batch a line, the last line filled up with -1."""
     steps = -(-num_rows // batch_size)
-    rows = jnp.arange(steps * batch_size)
-    return jnp.where(rows < num_rows, rows, -1).reshape(steps, batch_size)
+    rows = np.arange(steps * batch_size, dtype=np.int32)
+    return np.where(rows < num_rows, rows, np.int32(-1)).reshape(steps, batch_size)

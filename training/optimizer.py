@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from layca_optax import alpha_learning_rates, layca
+from layca_optax import alpha_learning_rates, layca, skip_nonfinite
 
 # Directions without a learning rate. Keras' defaults where they differ from
 # optax's: epsilon 1e-7 outside of the root, accumulators that start at 0.
@@ -41,6 +41,8 @@ def make_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """Keras' L2, the optimizer's direction, then Layca or the plain step, with a rate for every layer.
 
+    With Layca, a layer whose gradient is not finite skips the step; without, the optimizer is Keras' own.
+
     Args:
       name: a key of `DIRECTIONS`.
       with_layca: whether kernels rotate.
@@ -50,13 +52,20 @@ def make_optimizer(
     """
     rates = alpha_learning_rates(lambda count: numbers.learning_rate * schedule(count), numbers.alpha, depths)
     is_kernel = jax.tree.map(lambda depth: depth >= 0, depths)
-    return optax.chain(
+    chain = optax.chain(
         # The gradient of weight_decay * ||w||^2, over kernels only.
         optax.add_decayed_weights(2 * jnp.asarray(numbers.weight_decay), mask=is_kernel),
         DIRECTIONS[name](),
         # A rule under which nothing rotates leaves the plain optimizer with layer-wise rates.
         layca(rates, rotate="layer" if with_layca else lambda path, leaf: None),
     )
+    return skip_nonfinite(chain) if with_layca else chain
+
+
+def skipped_steps(opt_state: optax.OptState) -> dict[str, int]:
+    """How many steps each layer has skipped since the run began, of the layers that have skipped any."""
+    counts = jax.device_get(optax.tree.get(opt_state, "skipped_steps", {}))
+    return {path: int(steps) for path, steps in counts.items() if steps}
 
 
 def drop_schedule(drops: Sequence[int], factor: float) -> optax.Schedule:

@@ -11,6 +11,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from training.writing import whole
+
 
 class Progress:
     """A bar on a terminal; elsewhere a line for about every tenth of the epochs."""
@@ -79,7 +81,8 @@ def plot_rotation(title: str, records: Sequence[Mapping[str, Any]], path: Path) 
     axis.grid(alpha=0.3)
     bar = figure.colorbar(colors, ax=axis, label="layer", ticks=[1, max(2, len(layers))])
     bar.ax.set_yticklabels(["first", "last"])
-    figure.savefig(path, dpi=130)
+    with whole(path) as part:
+        figure.savefig(part, dpi=130, format="png")
 
 
 def _show(number: float | None, form: str = ".4f") -> str:

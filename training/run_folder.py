@@ -3,12 +3,18 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from training.config import Config, UsageError, flag
+from training.writing import FileError, naming, whole
+
+if sys.platform != "win32":
+    import fcntl
 
 
 class RunFolder:
@@ -20,6 +26,7 @@ class RunFolder:
         self.rotation_plot = path / "rotation.png"
         self._config = path / "config.json"
         self._metrics = path / "metrics.jsonl"
+        self._lock = path / ".lock"
 
     def read_config(self) -> Config | None:
         """The configuration of the run in this folder, `None` if there is none.
@@ -46,7 +53,9 @@ class RunFolder:
             raise UsageError(f"--out {self.path}: {existing} is a file, not a folder; name another folder")
         if not os.access(existing, os.W_OK):
             raise UsageError(f"--out {self.path}: {existing} is not writable")
-        if not self.path.exists() or not any(self.path.iterdir()):
+        # A run that was killed as it began leaves no more than these.
+        begun = {self._lock.name, self._config.name + ".part"}
+        if not self.path.exists() or {entry.name for entry in self.path.iterdir()} <= begun:
             return
         stored = self.read_config()
         if stored is None:
@@ -68,32 +77,80 @@ class RunFolder:
                 f"the run in {self.path} cannot be resumed with other settings: {'; '.join(differences)}"
             )
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder and keeps others from writing there, until left or until this process dies.
+
+        Raises:
+          UsageError: another process is writing there.
+        """
+        with naming(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with naming(self._lock):
+            file = self._lock.open("a+")
+        with file:
+            if sys.platform != "win32":
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    file.seek(0)
+                    raise UsageError(
+                        f"--out {self.path}: another run is writing there (process {file.read().strip()})"
+                    ) from None
+            with naming(self._lock):
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n")
+                file.flush()
+            yield
+
     def prepare(self, config: Config, *, overwrite: bool) -> None:
-        """Makes the folder for a run; with `overwrite`, removes the run that it holds."""
-        if overwrite and self._config.is_file():
-            for stale in (self._config, self._metrics, self.rotation_plot):
+        """Writes the configuration of a run; with `overwrite`, first removes the run that is here."""
+        if overwrite:
+            # The configuration last: a folder without one is no run, and would be refused.
+            for stale in (self._metrics, self.rotation_plot):
                 stale.unlink(missing_ok=True)
             shutil.rmtree(self.checkpoints, ignore_errors=True)
-        self.path.mkdir(parents=True, exist_ok=True)
-        if not self._config.exists():
-            _write_whole(self._config, json.dumps(asdict(config), indent=2) + "\n")
+        if overwrite or not self._config.exists():
+            self._write_whole(self._config, json.dumps(asdict(config), indent=2) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """One dictionary for every whole line."""
+        """One dictionary for every whole line.
+
+        Raises:
+          FileError: a whole line is not a record.
+        """
         if not self._metrics.exists():
             return []
-        lines = self._metrics.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        records = []
+        lines = self._metrics.read_text(errors="replace").splitlines(keepends=True)
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith("\n"):
+                break
+            try:
+                record = json.loads(line)
+                record["epoch"]
+            except (ValueError, TypeError, KeyError):
+                raise FileError(f"{self._metrics} is damaged: line {number} is no record") from None
+            records.append(record)
+        return records
 
     def keep_metrics(self, epochs: int) -> list[dict[str, Any]]:
         """Drops what was written after epoch `epochs`, the one from which the run continues."""
-        kept = [record for record in self.read_metrics() if record["epoch"] <= epochs]
-        _write_whole(self._metrics, "".join(json.dumps(record) + "\n" for record in kept))
+        records = self.read_metrics()
+        kept = [record for record in records if record["epoch"] <= epochs]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        if not self._metrics.exists() or self._metrics.read_text(errors="replace") != text:
+            self._write_whole(self._metrics, text)
         return kept
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
-        with self._metrics.open("a") as file:
+        with naming(self._metrics), self._metrics.open("a") as file:
             file.write(json.dumps(record) + "\n")
+
+    @staticmethod
+    def _write_whole(path: Path, text: str) -> None:
+        with whole(path) as part:
+            part.write_text(text)
 
 
 def new_run_path(task: str, parent: Path = Path("runs")) -> Path:
@@ -101,9 +158,3 @@ def new_run_path(task: str, parent: Path = Path("runs")) -> Path:
     taken = [path.name.split("-")[0] for path in parent.glob("*-*")] if parent.is_dir() else []
     number = 1 + max((int(name) for name in taken if name.isdigit()), default=0)
     return parent / f"{number:03d}-{task}"
-
-
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)

@@ -1,20 +1,27 @@
 """A run in its folder: where it begins, what is kept of every epoch, what is left at the end."""
 
+import shlex
+import sys
 from contextlib import ExitStack
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from training.checkpoints import Checkpoints
-from training.config import Config
+from training.checkpoints import Checkpoints, DamagedError, OtherStateError
+from training.config import Config, UsageError
+from training.interruption import Interrupted, Interruption
+from training.processes import any_process, first_alone, is_first
 from training.report import Progress, plot_rotation, rotation_table
 from training.run_folder import RunFolder
+from training.writing import FileError
 
 
 class Session:
     """Keeps a run's states and records.
 
-    Use as a context; `restore` comes first, then `keep` after every epoch, then `report`.
+    Use as a context; `restore` comes first, then `keep` after every epoch, then `finish`. With several
+    processes the first one writes; all of them save their part of the state.
     """
 
     def __init__(self, config: Config, folder: RunFolder, *, overwrite: bool = False) -> None:
@@ -22,40 +29,114 @@ class Session:
         self._config = config
         self._folder = folder
         self._overwrite = overwrite
-        self._stack = ExitStack()
+        self._saved = 0
 
     def __enter__(self) -> "Session":
-        self._folder.prepare(self._config, overwrite=self._overwrite)
-        self._checkpoints = self._stack.enter_context(Checkpoints(self._folder.checkpoints))
+        with ExitStack() as stack:
+            first_alone(lambda: self._take(stack))
+            self._interruption = stack.enter_context(Interruption())
+            self._checkpoints = stack.enter_context(Checkpoints(self._folder.checkpoints))
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self._stack.__exit__(*exception)
 
+    def _take(self, stack: ExitStack) -> None:
+        stack.enter_context(self._folder.locked())
+        # Once more: it may have been taken since it was looked at.
+        self._folder.refuse_unless_free(self._config, resume=True, overwrite=self._overwrite)
+        self._folder.prepare(self._config, overwrite=self._overwrite)
+
     def restore(self, like: Any) -> Any | None:
-        """The newest state, placed as `like` says, or `None` if there is none; `records` go as far as it."""
-        done = self._checkpoints.latest_epoch() or 0
-        self.records = self._folder.keep_metrics(done)
-        self._progress = self._stack.enter_context(Progress(self._config.epochs, done))
-        return self._checkpoints.restore(done, like) if done else None
+        """The newest good state, placed as `like` says, or `None`; `records` go as far as it.
+
+        Damaged states are reported and set aside.
+
+        Raises:
+          UsageError: the state is that of another network.
+        """
+        state = self._restore_newest(like)
+        first_alone(lambda: self._folder.keep_metrics(self._saved))
+        self.records = self._folder.read_metrics()
+        self._progress = self._stack.enter_context(Progress(self._config.epochs, self._saved))
+        return state
+
+    def _restore_newest(self, like: Any) -> Any | None:
+        epochs = [record["epoch"] for record in self._folder.read_metrics()]
+        recorded = next((n for n, epoch in enumerate(epochs) if epoch != n + 1), len(epochs))
+        state, damaged = None, {}
+        for epoch in reversed(self._checkpoints.epochs()):
+            try:
+                if epoch > recorded:
+                    raise DamagedError(f"metrics.jsonl lacks epoch {recorded + 1}")
+                state = self._checkpoints.restore(epoch, like)
+            except OtherStateError as error:
+                path = self._checkpoints.path(epoch)
+                raise UsageError(f"{path} is the state of another network: {error}") from None
+            except DamagedError as error:
+                damaged[epoch] = f"checkpoint {self._checkpoints.path(epoch)} is damaged ({error})"
+            else:
+                self._saved = epoch
+                break
+        if damaged and state is None:
+            raise FileError("; ".join([*damaged.values(), "none is left: start over with --overwrite"]))
+        for epoch, message in damaged.items():
+            place = self._checkpoints.set_aside(epoch)
+            if is_first():
+                after = f"going on from epoch {self._saved}"
+                print(f"{message}, it is now {place}; {after}", file=sys.stderr)
+        return state
 
     def keep(self, state: Any, record: dict[str, Any]) -> None:
-        """Writes the record of an epoch and, every tenth of all epochs, the state after it."""
-        self._folder.append_metrics(record)
+        """Writes the record of an epoch and, every tenth of all epochs, the state after it.
+
+        Raises:
+          Interrupted: the run was asked to end; the state is saved.
+        """
+        if is_first():
+            self._folder.append_metrics(record)
         self.records.append(record)
-        if record["epoch"] % max(1, self._config.epochs // 10) == 0:
-            self._checkpoints.save(record["epoch"], state)
         self._state = state
         self._progress.show(record)
+        epoch, every = record["epoch"], max(1, self._config.epochs // 10)
+        if epoch // every > self._saved // every:
+            self._save()
+        signal_name = self._interruption.signal_name
+        if any_process(signal_name is not None) and epoch < self._config.epochs:
+            self._save()
+            raise Interrupted(
+                f"ended by {signal_name or 'another process'} after epoch {epoch} of {self._config.epochs},"
+                f" saved after epoch {self._saved}; to go on:"
+                f" python train.py --resume --out {shlex.quote(str(self._folder.path))}"
+            )
+
+    def _save(self) -> None:
+        """Saves the last state, unless it is not finite: the good ones before it are worth more."""
+        epoch = self.records[-1]["epoch"]
+        finite = self.records[-1]["train_loss"] is not None and bool(_all_finite(self._state.params))
+        if finite and epoch != self._saved:
+            self._checkpoints.save(epoch, self._state)
+            self._saved = epoch
 
     def finish(self, reason: str | None) -> None:
         """Saves the last state, draws the rotation curves and prints how far every layer turned."""
         last = self.records[-1]
-        if last["epoch"] != self._checkpoints.latest_epoch():
-            self._checkpoints.save(last["epoch"], jax.block_until_ready(self._state))
+        if last["epoch"] != self._saved:
+            self._save()
         self._progress.close()
-        plot_rotation(self._config.title(), self.records, self._folder.rotation_plot)
+        if is_first():
+            plot_rotation(self._config.title(), self.records, self._folder.rotation_plot)
         if reason is not None:
             print(f"ended after epoch {last['epoch']}: {reason}")
+        if last["epoch"] != self._saved:
+            where = f"that after epoch {self._saved}" if self._saved else "none"
+            print(f"the last state is not finite and was not saved; the last good one is {where}")
         print(rotation_table(last["rotation"]))
         print(f"run in {self._folder.path}")
+
+
+@jax.jit
+def _all_finite(params: Any) -> jax.Array:
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]
+    return jnp.all(jnp.stack(finite))

@@ -1,5 +1,6 @@
 """Checkpoints of the training state, kept by orbax."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +84,8 @@ class Checkpoints:
         return place
 
     def __enter__(self) -> "Checkpoints":
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = self._report
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -91,6 +94,13 @@ class Checkpoints:
                 self._manager.wait_until_finished()
             finally:
                 self._manager.close()
+                sys.unraisablehook = self._hook
+
+    def _report(self, unraisable: Any) -> None:
+        # Where one array fails, tensorstore still answers for the others, to an event loop that orbax has
+        # closed. The failure is reported once already.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._hook(unraisable)
 
     def _open(self) -> ocp.CheckpointManager:
         # What a killed run has begun to write is removed.

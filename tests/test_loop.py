@@ -44,7 +44,7 @@ def test_evaluation_by_parts_counts_every_image_once(monkeypatch):
     data = TASKS[config.task].load(seed=0)
     devices = all_devices()
     program = train.compile_program(config, devices)
-    state = program.init(np.uint32(0), train.hyperparameters(config))
+    state = program.init(np.uint32(0), config.numbers())
     part = devices.put_rows(data.test_images), devices.put_rows(data.test_labels)
     metrics = program.evaluate(state, part, len(data.test_labels), data.scale)
     model = pure(TASKS[config.task].build)

@@ -108,14 +108,16 @@ def evaluate(model: PureModel, state: TrainState, images: jax.Array, labels: jax
     return metrics
 
 
-def compile_program(config: Config, devices: Devices) -> Program:
+def compile_program(
+    config: Config, devices: Devices, optimizer: Callable[..., Any] = make_optimizer
+) -> Program:
     """The functions of a run, compiled when first called and shared by all runs that they can serve."""
     same = {"learning_rate": 0.0, "alpha": 0.0, "weight_decay": 0.0, "seed": 0, "data_dir": None}
-    return _compile_program(Config(**{**asdict(config), **same}), devices)
+    return _compile_program(Config(**{**asdict(config), **same}), devices, optimizer)
 
 
 @lru_cache
-def _compile_program(config: Config, devices: Devices) -> Program:
+def _compile_program(config: Config, devices: Devices, make: Callable[..., Any]) -> Program:
     task = TASKS[config.task]
     model = pure(task.build)
     num_rows = task.num_training_images(config.validation)
@@ -133,7 +135,7 @@ def _compile_program(config: Config, devices: Devices) -> Program:
     )
 
     def optimizer(numbers: Hyperparameters) -> optax.GradientTransformationExtraArgs:
-        return make_optimizer(config.optimizer, config.layca, numbers, depths, schedule)
+        return make(config.optimizer, config.layca, numbers, depths, schedule)
 
     def init(seed: jax.Array, numbers: Hyperparameters) -> TrainState:
         params, model_state = model.init(_key(seed, "init"))
@@ -200,15 +202,17 @@ def fit(
     state: TrainState | None = None,
     history: Sequence[Mapping[str, Any]] = (),
     evaluate_every: int | None = None,
+    optimizer: Callable[..., Any] = make_optimizer,
 ) -> Iterator[tuple[TrainState, dict[str, Any]]]:
     """Trains and yields the state and a record of metrics after every epoch.
 
     The next epoch donates the state that was yielded: use or copy it before going on. To continue a run, pass
-    its last `state` and the `history` of its records. Ends early where the task's rule says so.
+    its last `state` and the `history` of its records. Ends early where the task's rule says so. `optimizer`
+    is called with the arguments of `make_optimizer`.
     """
     task = TASKS[config.task]
     devices = devices or all_devices()
-    program = compile_program(config, devices)
+    program = compile_program(config, devices, optimizer)
     numbers, seed = config.numbers(), np.uint32(config.seed)
     reference = program.init(seed, numbers).params
     state = program.init(seed, numbers) if state is None else state

@@ -5,27 +5,19 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from training.config import Config
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def key(config: Config) -> str:
-    """What makes two runs the same run: everything that decides their numbers."""
-    return json.dumps(numbers(config))
-
-
-def numbers(config: Config) -> dict[str, Any]:
-    """The configuration as it is logged: without the place of the data."""
-    return {name: value for name, value in asdict(config).items() if name != "data_dir"}
+def key(numbers: Mapping[str, Any]) -> str:
+    """What makes two runs the same run, from everything that decides what they compute."""
+    return json.dumps(dict(numbers), sort_keys=True)
 
 
 class Log:
-    """`results/PRESET/NAME.jsonl`."""
+    """`results/PRESET/NAME.jsonl`: one finished run a line; its `config` names it."""
 
     def __init__(self, preset: str, name: str, results: Path = RESULTS) -> None:
         self.path = results / preset / f"{name}.jsonl"
@@ -35,12 +27,15 @@ class Log:
         runs: dict[str, dict[str, Any]] = {}
         if not self.path.exists():
             return runs
-        for number, line in enumerate(self.path.read_text().splitlines(), start=1):
+        for number, line in enumerate(self.path.read_bytes().splitlines(), start=1):
             try:
                 run = json.loads(line)
-                runs[key(Config(**run["config"], data_dir=None))] = run
+                runs[key(run["config"])] = run
             except (ValueError, TypeError, KeyError) as error:
-                print(f"{self.path}:{number} is damaged and was skipped: {error}", file=sys.stderr)
+                print(
+                    f"{self.path}:{number} is damaged and was skipped: {error or type(error).__name__}",
+                    file=sys.stderr,
+                )
         return runs
 
     def append(self, run: Mapping[str, Any]) -> None:

@@ -1,70 +1,144 @@
-"""Runs: independent trainings, each named by its configuration, done once and logged."""
+"""Runs: independent, each named by its configuration, done once and logged."""
 
 import time
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
 import train
 from data import Dataset
-from experiments.log import Log, key, numbers
-from training.config import Config
+from experiments.log import Log, key
+from models import pure
+from training.config import Config, Flags
+from training.devices import all_devices
+from training.optimizer import make_optimizer
 from training.records import final_accuracy
 from training.stopping import stop_reason
 
 DIGITS = 5
 
 
-def finish(log: Log, configs: Iterable[Config]) -> None:
-    """Trains those of `configs` that the log lacks, and adds them to it one by one."""
-    done = log.read()
-    missing = [config for config in configs if key(config) not in done]
-    # Runs that share a compiled program and data follow each other.
-    for config in tqdm(sorted(missing, key=_by_program), desc=log.path.stem, unit="run", disable=not missing):
-        log.append(execute(config))
+class Run(Protocol):
+    """One line of a log."""
+
+    def numbers(self) -> dict[str, Any]:
+        """Everything that decides what the run computes: its name in the log."""
+        ...
+
+    def task(self) -> str:
+        """The task or the data that it needs."""
+        ...
+
+    def program(self) -> tuple[Any, ...]:
+        """Runs with equal programs share what is compiled and, if they follow each other, the data."""
+        ...
+
+    def execute(self, data_dir: str | None) -> dict[str, Any]:
+        """Computes what the log keeps beside the configuration."""
+        ...
+
+    def trace(self) -> None:
+        """Builds network and optimizer and traces a step, without data."""
+        ...
 
 
-def execute(config: Config) -> dict[str, Any]:
-    """Trains once and returns the line that is logged."""
-    started = time.perf_counter()
-    task = train.TASKS[config.task]
-    every = max(1, config.epochs // 12)
-    data = _data(config.task, config.seed)
-    records = [record for _, record in train.fit(config, data, evaluate_every=every)]
-    return {
-        "config": numbers(config),
-        "test_accuracy": final_accuracy(records),
-        "ended": stop_reason(task.stop, records),
-        "curves": _curves(records),
-        "seconds": round(time.perf_counter() - started, 1),
-        "versions": {package: version(package) for package in ("jax", "optax", "flax")},
-    }
+@dataclass(frozen=True)
+class Training:
+    """A run of `train.fit`. Experiments that change its optimizer derive from it."""
+
+    config: Config
+
+    def numbers(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self.config).items() if name != "data_dir"}
+
+    def task(self) -> str:
+        return self.config.task
+
+    def program(self) -> tuple[Any, ...]:
+        config = self.config
+        return config.task, config.epochs, config.validation, config.layca, config.optimizer
+
+    def optimizer(self) -> Callable[..., Any]:
+        """What stands in the place of `make_optimizer`; equal functions share what is compiled."""
+        return make_optimizer
+
+    def execute(self, data_dir: str | None) -> dict[str, Any]:
+        config = self.config
+        data = load(config.task, config.seed, data_dir)
+        every = max(1, config.epochs // 12)
+        history = train.fit(config, data, evaluate_every=every, optimizer=self.optimizer())
+        return summary(config, [record for _, record in history])
+
+    def trace(self) -> None:
+        config, task = self.config, train.TASKS[self.config.task]
+        program = train.compile_program(config, all_devices(), self.optimizer())
+        numbers = config.numbers()
+        state = jax.eval_shape(program.init, np.uint32(0), numbers)
+        optimizer = self.optimizer()(
+            config.optimizer, config.layca, numbers, program.depths, lambda count: 1.0
+        )
+        images = jax.ShapeDtypeStruct((config.batch_size, *task.input_shape), jnp.float32)
+        labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+        step = partial(train.train_step, pure(task.build), optimizer)
+        jax.eval_shape(step, state, images, labels)
 
 
-def _by_program(config: Config) -> tuple[Any, ...]:
-    return config.task, config.layca, config.optimizer, config.validation, config.seed
+def training(**flags: Any) -> Training:
+    """A run with the defaults of `train.py` for what is not given."""
+    return Training(Flags(**flags).resolved())
 
 
-@lru_cache(maxsize=1)
-def _data(task: str, seed: int) -> Dataset:
-    return train.TASKS[task].load(seed=seed)
+def finish(log: Log, runs: Sequence[Run], done: Mapping[str, Any], data_dir: str | None = None) -> None:
+    """Does those of `runs` that are not `done`, and adds them to the log one by one."""
+    missing = [run for run in runs if key(run.numbers()) not in done]
+    for run in tqdm(by_program(missing), desc=log.path.stem, unit="run", disable=not missing):
+        started = time.perf_counter()
+        found = run.execute(data_dir)
+        log.append(
+            {
+                "config": run.numbers(),
+                **found,
+                "seconds": round(time.perf_counter() - started, 1),
+                "versions": {package: version(package) for package in ("jax", "optax", "flax")},
+            }
+        )
 
 
-def _curves(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Lists over epochs; `rotation` has one for each layer, in the order of the forward pass."""
+def by_program(runs: Iterable[Run]) -> list[Run]:
+    """Runs that share a program follow each other; otherwise the order is kept."""
+    order: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        order.setdefault(run.program(), []).append(run)
+    return [run for group in order.values() for run in group]
+
+
+@lru_cache(maxsize=2)
+def load(task: str, seed: int, data_dir: str | None) -> Dataset:
+    return train.TASKS[task].load(seed=seed, data_dir=data_dir)
+
+
+def summary(config: Config, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is kept of a run's records: lists over epochs, in `rotation` one a layer in forward order."""
     names = [name for name in records[0] if name.endswith(("_loss", "_accuracy"))]
-    curves: dict[str, Any] = {name: [_rounded(record[name]) for record in records] for name in names}
-    layers = records[0]["rotation"]
+    curves: dict[str, Any] = {name: [rounded(record[name]) for record in records] for name in names}
     curves["rotation"] = {
-        layer: [_rounded(record["rotation"][layer]) for record in records] for layer in layers
+        layer: [rounded(record["rotation"][layer]) for record in records] for layer in records[0]["rotation"]
     }
-    return curves
+    return {
+        "test_accuracy": final_accuracy(records),
+        "ended": stop_reason(train.TASKS[config.task].stop, records),
+        "curves": curves,
+    }
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.{DIGITS}g}")
 
 

@@ -103,6 +103,8 @@ _MNIST5K = Task(
     rates=_rates(3**-1, momentum=3**-2, sgd_amom=1.0),
     layca_rates=_LAYCA_RATES,
 )
+# Layca's runs without batch-norm: experiments/batchnorm.py.
+_NO_NORM = _MNIST5K._replace(build=partial(MLP, width=256))
 # 13 layers, and 8.
 _VGG = _MNIST5K._replace(
     build=partial(VGG, channels=1, filters=(8, 16, 32), convs=(4, 4, 4), norm_momentum=0.9),
@@ -139,6 +141,7 @@ _CIFAR10 = Task(
 TASKS: Mapping[str, Task] = MappingProxyType(
     {
         "mnist5k-mlp": _MNIST5K,
+        "mnist5k-mlp-no-norm": _NO_NORM,
         # Section 3, on MNIST-5k: 10 training images a class, one step an epoch.
         "mnist-mlp": Task(
             load=partial(_mnist5k, 100),

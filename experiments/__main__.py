@@ -1,0 +1,164 @@
+"""Figures and claims of the paper: `python -m experiments NAME --preset laptop|paper`.
+
+Does the runs that the logs lack, appends them to `results/PRESET/*.jsonl` and draws `figures/PRESET/NAME.png`
+from the logs and from nothing else.
+"""
+
+import difflib
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from data import DataError
+from experiments.claims import row
+from experiments.log import RESULTS, Log, key
+from experiments.presets import SECONDS
+from experiments.results import MissingRunError, Results
+from experiments.runs import Run, by_program, finish
+
+FIGURES = Path(__file__).parent / "figures"
+# In the order of `all`: what others read comes first.
+NAMES = (
+    *(
+        "fig1a",
+        "fig1b",
+        "fig1c",
+        "fig6",
+        "fig7",
+        "fig2",
+        "fig3",
+        "fig5a",
+        "fig8",
+        "fig4",
+        "fig9",
+        "fig10",
+        "fig5b",
+    ),
+    *("batchnorm", "plateau-length", "projection", "adaptivity"),
+)
+_Switch = tyro.conf.FlagCreatePairsOff
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Rerun and redraw the figures and claims of the paper."""
+
+    name: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="{" + ",".join([*NAMES, "all", "summary"]) + "}")
+    ]
+    """fig1a to fig10, batchnorm, plateau-length, projection, adaptivity; `all`; `summary`, a table."""
+    preset: Literal["laptop", "paper"] = "laptop"
+    """Networks and data for two cores, or the paper's own for an accelerator."""
+    list: _Switch[bool] = False
+    """Only tell the runs, how many are done, data, and how long the others take."""
+    dry_run: _Switch[bool] = False
+    """Only build every network and optimizer and trace a step of each, without data."""
+    draw: _Switch[bool] = False
+    """Only draw, from runs that are all logged."""
+    data_dir: str | None = None
+    """Folder of datasets that are not embedded."""
+
+
+def experiment(name: str) -> Any:
+    """The module of a name: `LOG`, `runs(preset)`, `draw(preset, results)` and `claims(preset)`."""
+    return import_module(f"experiments.{name.replace('-', '_')}")
+
+
+def listing(names: Iterable[str], preset: str, results: Results) -> str:
+    """A row an experiment: its runs, those that are done, its tasks, how long the others take."""
+    lines = [f"{'name':15} {'log':15} {'runs':>5} {'done':>5} {'minutes left':>13}  data and network"]
+    counted: set[str] = set()
+    for name in names:
+        module = experiment(name)
+        runs = {key(run.numbers()): run for run in module.runs(preset)}
+        left = {key: run for key, run in runs.items() if key not in results and key not in counted}
+        counted |= set(left)
+        minutes = sum(_seconds(run, results) for run in left.values()) / 60
+        done = sum(key in results for key in runs)
+        tasks = ", ".join(dict.fromkeys(run.task() for run in runs.values())) or "-"
+        lines.append(f"{name:15} {module.LOG:15} {len(runs):5} {done:5} {minutes:13.1f}  {tasks}")
+    lines.append(
+        "Minutes are counted once, where runs are shared, from logged runs of the same kind, or estimated:"
+    )
+    lines.append("for two cores (embedded tasks) or, a guess, for one accelerator (all others).")
+    return "\n".join(lines)
+
+
+def _seconds(run: Run, results: Results) -> float:
+    """How long a run should take: as others of the same program took, or an estimate."""
+    numbers = run.numbers()
+    same = ("task", "program", "epochs", "layer", "optimizer")
+    took = [
+        line["seconds"]
+        for line in results.values()
+        if all(line["config"].get(name) == numbers.get(name) for name in same)
+    ]
+    return sum(took) / len(took) if took else SECONDS[run.task()]
+
+
+def dry_run(names: Iterable[str], preset: str) -> None:
+    """Traces a step of every program once."""
+    programs = {run.program(): run for name in names for run in experiment(name).runs(preset)}
+    for run in by_program(programs.values()):
+        run.trace()
+        print("traced", *run.program(), flush=True)
+
+
+def summary(preset: str, results: Results) -> str:
+    """The table of claims."""
+    lines = ["| claim | command | paper | here | |", "|---|---|---|---|---|"]
+    for name in NAMES:
+        for claim in experiment(name).claims(preset):
+            lines.append(row(claim, f"python -m experiments {name}", results))
+    return "\n".join(lines)
+
+
+def draw(name: str, preset: str, results: Results, figures: Path = FIGURES) -> Path:
+    path = figures / preset / f"{name}.png"
+    figure = experiment(name).draw(preset, results)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    return path
+
+
+def main(arguments: list[str] | None = None, results: Path = RESULTS, figures: Path = FIGURES) -> int:
+    """The command line. Returns the exit code."""
+    flags = tyro.cli(Flags, args=arguments, prog="python -m experiments")
+    if flags.name not in (choices := [*NAMES, "all", "summary"]):
+        close = difflib.get_close_matches(flags.name, choices, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        print(f"error: NAME must be one of {', '.join(choices)}, not {flags.name!r}.{hint}", file=sys.stderr)
+        return 2
+    names = NAMES if flags.name == "all" else (flags.name,)
+    if flags.dry_run:
+        dry_run(names if flags.name != "summary" else (), flags.preset)
+        return 0
+    found = Results(flags.preset, results)
+    if flags.name == "summary":
+        print(summary(flags.preset, found))
+        return 0
+    if flags.list:
+        print(listing(names, flags.preset, found))
+        return 0
+    try:
+        for name in names:
+            if not flags.draw:
+                module = experiment(name)
+                finish(
+                    Log(flags.preset, module.LOG, results), module.runs(flags.preset), found, flags.data_dir
+                )
+                found = Results(flags.preset, results)
+            print(draw(name, flags.preset, found, figures))
+    except (MissingRunError, DataError) as error:
+        print(f"python -m experiments: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Section 6.2: the rates of adaptive methods differ mostly between layers, hardly inside of them.
+
+No figure in the paper. A parameter's effective rate is the learning rate over the root of its running mean of
+squared gradients; the variance of its logarithm over all parameters is the variance between layers' means
+plus that inside of layers. Parameters whose gradient has always been 0 (border pixels, which are always
+black) are left out: they do not move.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+
+import train
+from experiments.claims import Claim, Finding
+from experiments.curves import panels
+from experiments.presets import NAMES, SECTION6, Part
+from experiments.results import Results, spread
+from experiments.runs import Training, load, rounded, summary
+
+LOG = "adaptivity"
+METHODS = ("rmsprop", "adam")
+
+
+@dataclass(frozen=True)
+class Shares(Training):
+    """A run that looks at its effective rates after every epoch."""
+
+    def numbers(self) -> dict[str, Any]:
+        return {**super().numbers(), "program": "adaptivity"}
+
+    def execute(self, data_dir: str | None) -> dict[str, Any]:
+        config = self.config
+        records, between, inside = [], [], []
+        data = load(config.task, config.seed, data_dir)
+        for state, record in train.fit(config, data, evaluate_every=config.epochs):
+            parts = variances(jax.device_get(optax.tree.get(state.opt_state, "nu")))
+            between.append(rounded(parts[0]))
+            inside.append(rounded(parts[1]))
+            records.append(record)
+        return {**summary(config, records), "between_layers": between, "inside_layers": inside}
+
+
+def variances(squares: Any) -> tuple[float, float]:
+    """The variance of -log10 of the roots of `squares` between layers and inside of them.
+
+    Factors common to all parameters (learning rate, bias correction) do not count.
+    """
+    logs = [-0.5 * np.log10(leaf[leaf > 0].astype(np.float64)) for leaf in jax.tree.leaves(squares)]
+    sizes = np.array([layer.size for layer in logs])
+    means = np.array([layer.mean() for layer in logs])
+    share = sizes / sizes.sum()
+    between = np.sum(share * (means - np.sum(share * means)) ** 2)
+    return float(between), float(np.sum(share * [layer.var() for layer in logs]))
+
+
+def method(part: Part, optimizer: str) -> list[Training]:
+    return [Shares(run.config) for run in part.runs(optimizer=optimizer, layca=False)]
+
+
+def runs(preset: str) -> list[Training]:
+    return [run for part in SECTION6[preset] for optimizer in METHODS for run in method(part, optimizer)]
+
+
+def shares(runs: list[Training], results: Results) -> np.ndarray:
+    """The part of the variance that lies between layers, of shape `(seeds, epochs)`."""
+    lines = [results.of(run) for run in runs]
+    between, inside = (
+        np.array([line[name] for line in lines]) for name in ("between_layers", "inside_layers")
+    )
+    return between / (between + inside)
+
+
+def draw(preset: str, results: Results) -> Figure:
+    parts = SECTION6[preset]
+    figure, axes = panels(1, len(parts))
+    for axis, part in zip(axes[0], parts, strict=True):
+        for optimizer in METHODS:
+            found = shares(method(part, optimizer), results)
+            axis.plot(np.arange(found.shape[1]) + 1, found.mean(axis=0), label=NAMES[optimizer])
+        axis.set(title=part.task, xlabel="epoch", ylim=(0, 1))
+        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("share between layers")
+    axes[0, 0].legend()
+    return figure
+
+
+def mostly_between(part: Part, optimizer: str, results: Results) -> Finding:
+    found = shares(method(part, optimizer), results)
+    mean = found.mean()
+    first, last = found[:, 0], found[:, -1]
+    ours = f"{spread(first)} after one epoch, {spread(last)} at the end, {mean:.3f} over training"
+    return ours, [mean > 0.5, mean > 0.9]
+
+
+def claims(preset: str) -> list[Claim]:
+    return [
+        Claim(
+            f"{NAMES[optimizer]}'s rates differ between layers, not inside (share of variance): {part.task}",
+            '"mostly" between, "negligibly" inside',
+            partial(mostly_between, part, optimizer),
+        )
+        for part in SECTION6[preset]
+        for optimizer in METHODS
+    ]

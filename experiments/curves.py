@@ -1,0 +1,60 @@
+"""Curves as the paper draws them: layer-wise angle deviation, training loss, accuracy."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+
+def panels(rows: int, columns: int, size: tuple[float, float] = (3.6, 2.9)) -> tuple[Figure, Any]:
+    """A figure and its axes, an array of `rows` times `columns`; `size` is that of a panel, in inches."""
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def draw_rotation(axis: Axes, run: Mapping[str, Any]) -> None:
+    """Each layer's cosine distance from its initialisation over epochs; the first layer is the darkest."""
+    layers = list(run["curves"]["rotation"].values())
+    for shade, distances in zip(shades(len(layers)), layers, strict=True):
+        axis.plot(range(len(distances) + 1), _floats([0, *distances]), color=shade, linewidth=1.4)
+    axis.set(ylim=(0, 1))
+    axis.margins(x=0)
+    axis.grid(alpha=0.3)
+
+
+def draw_curve(axis: Axes, runs: Sequence[Mapping[str, Any]], name: str, **style: Any) -> None:
+    """The mean of a curve over seeds, at the epochs that it has values for."""
+    length = min(len(run["curves"][name]) for run in runs)
+    values = np.mean([_floats(run["curves"][name][:length]) for run in runs], axis=0)
+    epochs = np.flatnonzero(np.isfinite(values))
+    axis.plot(epochs + 1, values[epochs], **style)
+    axis.grid(alpha=0.3)
+
+
+def shades(number: int) -> Any:
+    return ScalarMappable(Normalize(0, max(1, number - 1)), "viridis").to_rgba(np.arange(number))
+
+
+def layer_bar(figure: Figure, axes: Any) -> None:
+    """The bar that says which colour is which layer."""
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "viridis"), ax=axes, label="layer", ticks=[0, 1])
+    bar.ax.set_yticklabels(["first", "last"])
+
+
+def final_rotation(run: Mapping[str, Any]) -> np.ndarray:
+    """Every layer's cosine distance from initialisation at the end."""
+    return _floats([distances[-1] for distances in run["curves"]["rotation"].values()])
+
+
+def unevenness(run: Mapping[str, Any]) -> float:
+    """Standard deviation of `final_rotation` over layers by its mean; 0 if layers rotate together."""
+    rotation = final_rotation(run)
+    return float(rotation.std() / rotation.mean())
+
+
+def _floats(values: Sequence[float | None]) -> np.ndarray:
+    return np.array(values, float)

@@ -1,0 +1,105 @@
+"""Figure 1b: while the first layer alone is trained, its feedback becomes more correlated with the classes.
+
+SGD at 1 for 500 epochs (one step each); the Silhouette coefficient, by class and with the cosine metric, of
+the gradient of the loss with respect to the first layer's output. The paper takes 5,000 test images after
+every epoch; here it is the first 1,000 after every tenth epoch.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import silhouette_score
+
+from experiments.claims import Claim, Finding
+from experiments.curves import panels
+from experiments.results import Results, spread
+from experiments.runs import rounded
+from experiments.toy import DATA, SEEDS, TASK, Problem, arrays, descend, initial_kernels, logits, shapes
+
+LOG = "fig1b"
+EVERY, TEST_IMAGES = 10, 1000
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """The first layer is trained; its feedback on test images is looked at."""
+
+    data: str
+    seed: int
+    epochs: int = 500
+    learning_rate: float = 1.0
+
+    def numbers(self) -> dict[str, Any]:
+        return {"program": "feedback", **asdict(self)}
+
+    def task(self) -> str:
+        return TASK
+
+    def program(self) -> tuple[Any, ...]:
+        return ("feedback",)
+
+    def execute(self, data_dir: str | None) -> dict[str, Any]:
+        inputs, labels, test_inputs, test_labels = arrays(self.data, self.seed, data_dir)
+        test_inputs, test_labels = test_inputs[:TEST_IMAGES], test_labels[:TEST_IMAGES]
+        kernel, *behind = initial_kernels(self.seed)
+        problem = Problem(inputs @ inputs.T, inputs @ kernel, labels, behind, None)
+        gradients, found = jnp.zeros_like(problem.initial), []
+        for epoch in range(0, self.epochs + 1, EVERY):
+            outputs = test_inputs @ kernel - self.learning_rate * (test_inputs @ inputs.T) @ gradients
+            seen = np.asarray(feedback(behind, outputs, test_labels))
+            found.append(rounded(float(silhouette_score(seen, test_labels, metric="cosine"))))
+            if epoch < self.epochs:
+                gradients = steps(problem, gradients, self.learning_rate)
+        return {"silhouette": found}
+
+    def trace(self) -> None:
+        problem = shapes(layer=0, frozen=False)
+        jax.eval_shape(partial(steps, rho=self.learning_rate), problem, problem.initial)
+
+
+@jax.jit
+def feedback(behind: list[jax.Array], outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    """The gradient of each image's loss with respect to the layer's output (after its ReLU)."""
+
+    def loss(after_relu: jax.Array) -> jax.Array:
+        log_softmax = jax.nn.log_softmax(logits(behind[1:], after_relu @ behind[0]))
+        return -jnp.sum(jnp.take_along_axis(log_softmax, labels[:, None], axis=1))
+
+    return jax.grad(loss)(jax.nn.relu(outputs))
+
+
+@partial(jax.jit, static_argnames="rho")
+def steps(problem: Problem, gradients: jax.Array, rho: float) -> jax.Array:
+    return jax.lax.fori_loop(0, EVERY, lambda _, gradients: descend(problem, gradients, rho)[0], gradients)
+
+
+def runs(preset: str) -> list[Feedback]:
+    return [Feedback(DATA[preset], seed) for seed in SEEDS]
+
+
+def draw(preset: str, results: Results) -> Figure:
+    found = np.array([results.of(run)["silhouette"] for run in runs(preset)])
+    figure, ((axis,),) = panels(1, 1, size=(4.5, 3.2))
+    epochs = np.arange(found.shape[1]) * EVERY
+    axis.plot(epochs, found.mean(axis=0))
+    axis.fill_between(epochs, found.min(axis=0), found.max(axis=0), alpha=0.2)
+    axis.set(xlabel="epoch", ylabel="Silhouette coefficient", ylim=(0, None))
+    axis.margins(x=0)
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def climbs(preset: str, results: Results) -> Finding:
+    found = [results.of(run)["silhouette"] for run in runs(preset)]
+    first, last = ([curve[i] for curve in found] for i in (0, -1))
+    return f"from {spread(first)} to {spread(last)}", [np.mean(last) > np.mean(first), np.mean(last) > 0.2]
+
+
+def claims(preset: str) -> list[Claim]:
+    text = "Training the first layer alone improves its feedback (Silhouette)"
+    return [Claim(text, "from about .05 to about .3", partial(climbs, preset))]

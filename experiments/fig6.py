@@ -1,0 +1,39 @@
+"""Figure 6: the factor that multiplies each layer's learning rate, by alpha (Equation 1). Needs no runs."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.claims import Claim
+from experiments.curves import panels, shades
+from experiments.presets import ALPHAS
+from experiments.results import Results
+from experiments.runs import Run
+from layca_optax import alpha_multipliers
+
+LOG = "fig2"
+# As many as c10-cnn1 has.
+LAYERS = 25
+
+
+def runs(preset: str) -> list[Run]:
+    del preset
+    return []
+
+
+def draw(preset: str, results: Results) -> Figure:
+    del preset, results
+    figure, ((axis,),) = panels(1, 1, size=(4.5, 3.2))
+    sizes = sorted({abs(alpha) for alpha in ALPHAS})
+    for size, shade in zip(sizes, shades(len(sizes)), strict=True):
+        for alpha in {size, -size}:
+            multipliers = np.asarray(alpha_multipliers(alpha, LAYERS))
+            axis.plot(multipliers, color=shade, label=f"|α| = {size:g}" if alpha == size else None)
+    axis.set(xlabel="layer", ylabel="factor of the learning rate", xlim=(0, LAYERS - 1))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="x-small", loc="center", ncols=2)
+    return figure
+
+
+def claims(preset: str) -> list[Claim]:
+    del preset
+    return []

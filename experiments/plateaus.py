@@ -1,0 +1,46 @@
+"""Plateaus of the training loss by alpha, of which Figures 5a and 8 show different tasks."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+import train
+from experiments.claims import Finding
+from experiments.curves import draw_curve, panels, shades
+from experiments.presets import Part
+from experiments.results import Results
+from experiments.runs import Training
+
+
+def plateau_runs(parts: Sequence[Part], alphas: Sequence[float]) -> list[Training]:
+    return [run for part in parts for alpha in alphas for run in part.runs(alpha=alpha)]
+
+
+def draw_plateaus(parts: Sequence[Part], alphas: Sequence[float], results: Results) -> Figure:
+    figure, axes = panels(1, len(parts))
+    for axis, part in zip(axes[0], parts, strict=True):
+        for alpha, shade in zip(alphas, shades(len(alphas)), strict=True):
+            found = [results.of(run) for run in part.runs(alpha=alpha)]
+            draw_curve(axis, found, "train_loss", color=shade, label=f"α = {alpha:g}")
+        axis.set(title=part.task, xlabel="epoch", yscale="log")
+    axes[0, 0].set_ylabel("training loss")
+    axes[0, 0].legend(fontsize="small")
+    return figure
+
+
+def plateau(part: Part, alpha: float, results: Results) -> float:
+    """The training loss in the three epochs before the learning rate first drops, averaged over seeds."""
+    task = train.TASKS[part.task]
+    drop = task.schedule_with(True).drops[0] * (part.epochs or task.epochs) // task.epochs
+    losses = [results.of(run)["curves"]["train_loss"][:drop][-3:] for run in part.runs(alpha=alpha)]
+    return float(np.mean(losses))
+
+
+def higher_when_uniform(part: Part, alphas: Sequence[float], results: Results) -> Finding:
+    heights = [plateau(part, alpha, results) for alpha in alphas]
+    listed = ", ".join(f"{height:.2g}" for height in heights)
+    # -1: the plateau falls from each alpha to the next.
+    rank = spearmanr(alphas, heights).statistic
+    return f"loss {listed} at α = {', '.join(f'{a:g}' for a in alphas)}", [rank < 0, rank < -0.9]

@@ -1,0 +1,73 @@
+"""Which tasks, seeds, epochs and alphas stand for the paper's in each preset.
+
+`laptop` has narrow networks on MNIST-5k. So that all takes under three hours on two cores, its convolutional
+networks train for two thirds of their usual epochs in Figure 2 (the schedule scales) and, but for alpha = 0,
+with one seed.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from experiments.runs import Training, training
+
+PRESETS = ("laptop", "paper")
+ALPHAS = (-0.8, -0.6, -0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
+# Without memory and with momentum: non-adaptive; then the adaptive ones.
+OPTIMIZERS = ("sgd", "sgd_amom", "rmsprop", "adagrad", "adam")
+NAMES = {
+    "sgd": "SGD",
+    "sgd_amom": "SGD_AMom",
+    "rmsprop": "RMSProp",
+    "adagrad": "Adagrad",
+    "adam": "Adam",
+}
+# How long a run takes, for `--list` where nothing is logged. Measured on two idle cores for the embedded
+# tasks; for the others a guess for one accelerator.
+SECONDS = {
+    "mnist5k-mlp": 5,
+    "mnist5k-mlp-no-norm": 5,
+    "mnist5k-vgg": 30,
+    "mnist5k-resnet": 50,
+    "mnist-mlp": 10,
+    "c10-cnn1": 1500,
+    "c100-resnet": 1800,
+    "tiny-cnn": 3600,
+    "c10-cnn2": 5400,
+}
+
+
+class Part(NamedTuple):
+    """A task's part in an experiment.
+
+    Attributes:
+      task: a key of `train.TASKS`.
+      seeds: of all runs.
+      more_seeds: of the runs with alpha = 0 in addition.
+      epochs: if they are not the task's.
+    """
+
+    task: str
+    seeds: tuple[int, ...] = (0,)
+    more_seeds: tuple[int, ...] = ()
+    epochs: int | None = None
+
+    def runs(self, *, alpha: float = 0.0, **flags: object) -> list[Training]:
+        """One run a seed."""
+        seeds = (*self.seeds, *self.more_seeds) if alpha == 0 else self.seeds
+        return [
+            training(task=self.task, epochs=self.epochs, seed=seed, alpha=alpha, **flags) for seed in seeds
+        ]
+
+
+SECTION5: dict[str, Sequence[Part]] = {
+    "laptop": (
+        Part("mnist5k-mlp", (0, 1, 2)),
+        Part("mnist5k-vgg", (0,), (1, 2), epochs=20),
+        Part("mnist5k-resnet", (0,), (1, 2), epochs=30),
+    ),
+    "paper": (Part("c10-cnn1"), Part("c100-resnet"), Part("tiny-cnn")),
+}
+SECTION6: dict[str, Sequence[Part]] = {
+    "laptop": (Part("mnist5k-mlp", (0, 1, 2)), Part("mnist5k-vgg")),
+    "paper": (Part("c10-cnn2"),),
+}

@@ -1,0 +1,204 @@
+"""Section 3: a network of eleven dense layers of which one alone is trained, on 100 images of digits.
+
+What stands before the trained layer never changes and is computed once. The weights of the trained layer
+differ from their initial ones by `-rho X^T A` (`X`: its inputs for the training images, `A`: the sum of all
+gradients of the loss with respect to its output), so only the 100 rows of `A` are kept and training costs
+what the layers behind cost.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import train
+from data import Dataset, Scale, load, standardise
+from data.dataset import make_dataset
+from experiments.runs import rounded
+from models import pure
+
+# Training ends at the first step with 100 % training accuracy and at most this loss; behind it test accuracy
+# changes by less than 0.01. (The authors train for 4,000 steps.)
+LOSS = 0.05
+MAX_STEPS = 4000
+HIDDEN = 10
+TASK = "mnist-mlp"
+SEEDS = tuple(range(10))
+DATA = {"laptop": "mnist5k", "paper": "mnist"}
+
+# For every layer behind the trained one and every image, which inputs pass its ReLU; None: those above 0.
+Gates = Sequence[jax.Array] | None
+
+
+class Problem(NamedTuple):
+    """What the trained layer sees. `Y = X W` are its outputs before the ReLU.
+
+    Attributes:
+      gram: `X X^T` of the training images' inputs, of shape `(n, n)`.
+      initial: `X W` at initialisation, of shape `(n, 784)`.
+      labels: of the training images.
+      behind: the kernels behind the trained layer.
+      gates: of the layers behind, if they are frozen.
+    """
+
+    gram: jax.Array
+    initial: jax.Array
+    labels: jax.Array
+    behind: Sequence[jax.Array]
+    gates: Gates
+
+
+@dataclass(frozen=True)
+class OneLayer:
+    """One layer is trained until it knows all training images (Figures 1a and 1c)."""
+
+    data: str
+    layer: int
+    seed: int
+    frozen_gates: bool
+    learning_rate: float = 10.0
+
+    def numbers(self) -> dict[str, Any]:
+        return {"program": "one layer", **asdict(self)}
+
+    def task(self) -> str:
+        return TASK
+
+    def program(self) -> tuple[Any, ...]:
+        return "one layer", self.layer, self.frozen_gates
+
+    def execute(self, data_dir: str | None) -> dict[str, Any]:
+        images, labels, test_images, test_labels = arrays(self.data, self.seed, data_dir)
+        kernels = initial_kernels(self.seed)
+        before, (kernel, *behind) = kernels[: self.layer], kernels[self.layer :]
+        inputs, test_inputs = (_hidden(before, x) for x in (images, test_images))
+        gates, test_gates = (
+            _gates_behind(kernel, behind, x) if self.frozen_gates else None for x in (inputs, test_inputs)
+        )
+        problem = Problem(inputs @ inputs.T, inputs @ kernel, labels, behind, gates)
+        gradients, loss, accuracy, steps = until_trained(problem, self.learning_rate)
+        outputs = test_inputs @ kernel - self.learning_rate * (test_inputs @ inputs.T) @ gradients
+        found = jnp.argmax(logits(behind, outputs, test_gates), axis=-1)
+        return {
+            "test_accuracy": rounded(float(jnp.mean(found == test_labels))),
+            "train_accuracy": rounded(float(accuracy)),
+            "train_loss": rounded(float(loss)),
+            "steps": int(steps),
+        }
+
+    def trace(self) -> None:
+        jax.eval_shape(partial(until_trained, rho=self.learning_rate), shapes(self.layer, self.frozen_gates))
+
+
+def logits(behind: Sequence[jax.Array], outputs: jax.Array, gates: Gates = None) -> jax.Array:
+    """The network's output from the trained layer's.
+
+    The trained layer's own ReLU always works; `gates` replaces those of the layers behind it.
+    """
+    x = outputs
+    for i, kernel in enumerate(behind):
+        x = _pass(x, gates[i - 1] if gates is not None and i > 0 else x > 0) @ kernel
+    return x
+
+
+def _pass(x: jax.Array, gate: jax.Array) -> jax.Array:
+    return jnp.where(gate, x, 0)
+
+
+def mean_loss(outputs: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:
+    """Mean cross-entropy, and the accuracy."""
+    found = logits(problem.behind, outputs, problem.gates)
+    losses = optax.softmax_cross_entropy_with_integer_labels(found, problem.labels)
+    return jnp.mean(losses), jnp.mean(jnp.argmax(found, axis=-1) == problem.labels)
+
+
+def descend(problem: Problem, gradients: jax.Array, rho: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One step of gradient descent: the sum of gradients, the loss and the accuracy before it."""
+    outputs = problem.initial - rho * problem.gram @ gradients
+    (loss, accuracy), gradient = jax.value_and_grad(mean_loss, has_aux=True)(outputs, problem)
+    return gradients + gradient, loss, accuracy
+
+
+@partial(jax.jit, static_argnames="rho")
+def until_trained(problem: Problem, rho: float) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The sum of gradients `A` after training, the last loss and accuracy, and the number of steps."""
+
+    def goes_on(carry: Any) -> jax.Array:
+        _, loss, accuracy, steps = carry
+        return ((loss > LOSS) | (accuracy < 1)) & (steps < MAX_STEPS)
+
+    def step(carry: Any) -> Any:
+        gradients, _, _, steps = carry
+        return *descend(problem, gradients, rho), steps + 1
+
+    start = jnp.zeros_like(problem.initial), jnp.float32(jnp.inf), jnp.float32(0), jnp.int32(0)
+    return jax.lax.while_loop(goes_on, step, start)
+
+
+@lru_cache(maxsize=len(SEEDS))
+def initial_kernels(seed: int) -> list[jax.Array]:
+    """The kernels of the task's network in forward order."""
+    params, _ = pure(train.TASKS[TASK].build).init(jax.random.key(seed))
+    return [params["layers"][i]["kernel"] for i in range(HIDDEN + 1)]
+
+
+@lru_cache(maxsize=len(SEEDS))
+def arrays(name: str, seed: int, data_dir: str | None) -> tuple[jax.Array, ...]:
+    """Training images and labels, 10 a class, and test images and labels; standardised rows of 784 pixels."""
+    data = (
+        train.TASKS[TASK].load(seed=seed) if name == "mnist5k" else _ten_a_class(load(name, data_dir), seed)
+    )
+
+    def rows(images: np.ndarray, scale: Scale) -> jax.Array:
+        return standardise(jnp.asarray(images), scale).reshape(len(images), -1)
+
+    return (
+        rows(data.train_images, data.scale),
+        jnp.asarray(data.train_labels),
+        rows(data.test_images, data.scale),
+        jnp.asarray(data.test_labels),
+    )
+
+
+def _ten_a_class(data: Dataset, seed: int) -> Dataset:
+    order = np.random.default_rng(seed).permutation(len(data.train_labels))
+    chosen = [order[data.train_labels[order] == label][:10] for label in range(10)]
+    rows = np.concatenate(chosen)
+    return make_dataset(data.train_images[rows], data.train_labels[rows], data.test_images, data.test_labels)
+
+
+@jax.jit
+def _hidden(kernels: Sequence[jax.Array], x: jax.Array) -> jax.Array:
+    for kernel in kernels:
+        x = jax.nn.relu(x @ kernel)
+    return x
+
+
+@jax.jit
+def _gates_behind(kernel: jax.Array, behind: Sequence[jax.Array], inputs: jax.Array) -> list[jax.Array]:
+    """Which units of the layers behind the trained one are positive; the last layer has no ReLU."""
+    gates, x = [], jax.nn.relu(inputs @ kernel)
+    for later in behind[:-1]:
+        x = x @ later
+        gates.append(x > 0)
+        x = jax.nn.relu(x)
+    return gates
+
+
+def shapes(layer: int, frozen: bool) -> Any:
+    """A `Problem` of shapes."""
+    images, width = train.TASKS[TASK].train_size, 784
+    array: Any = jax.ShapeDtypeStruct
+    behind = [array((width, width), jnp.float32)] * (HIDDEN - 1 - layer) + [array((width, 10), jnp.float32)]
+    return Problem(
+        gram=array((images, images), jnp.float32),
+        initial=array((images, width), jnp.float32),
+        labels=array((images,), jnp.int32),
+        behind=behind,
+        gates=[array((images, width), jnp.bool_)] * (HIDDEN - 1 - layer) if frozen else None,
+    )

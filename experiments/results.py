@@ -22,6 +22,7 @@ LOGS = (
     "plateau-length",
     "projection",
     "adaptivity",
+    "tasks",
 )
 
 

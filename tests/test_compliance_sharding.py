@@ -2,11 +2,12 @@
 
 import jax
 import optax
-import optax.contrib
+import optax.tree
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from optimizers import (
     GRADIENTS,
+    MUON,
     OPTIMIZERS,
     PARAMS,
     around,
@@ -44,7 +45,7 @@ def with_automatic_axes(inner):
 
 # optax's Muon multiplies matrices along sharded axes, which an explicit mesh refuses, with or without Layca.
 ON_EXPLICIT_MESHES = OPTIMIZERS | {
-    "layca around muon": around(with_automatic_axes(optax.contrib.muon(1.0))),
+    "layca around muon": around(with_automatic_axes(MUON)),
 }
 
 

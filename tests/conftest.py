@@ -1,10 +1,25 @@
 import jax
+import numpy as np
 import pytest
+from jax.sharding import AxisType, Mesh
+
+import train
+from training.devices import Devices
 
 # Before anything starts jax's backend: the tests of sharding and pmap need several devices. All others
 # run on the first of them.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def first_device(shard_params: bool = False) -> Devices:
+    automatic = (jax.sharding.AxisType.Auto,)
+    return Devices(
+        jax.sharding.Mesh(np.array(jax.devices()[:1]), ("devices",), axis_types=automatic), shard_params
+    )
+
+
+train.all_devices = first_device
 
 
 @pytest.fixture

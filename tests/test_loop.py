@@ -11,7 +11,6 @@ import train
 from models import pure
 from models.mlp import MLP
 from training.config import Flags
-from training.devices import all_devices
 from training.epochs import in_order, over_batches, shuffled
 from training.records import final_accuracy
 from training.stopping import StopRule, stop_reason
@@ -42,7 +41,7 @@ def test_evaluation_by_parts_counts_every_image_once(monkeypatch):
     train._compile_program.cache_clear()
     config = Flags(epochs=1).resolved()
     data = TASKS[config.task].load(seed=0)
-    devices = all_devices()
+    devices = train.all_devices()
     program = train.compile_program(config, devices)
     state = program.init(np.uint32(0), config.numbers())
     part = devices.put_rows(data.test_images), devices.put_rows(data.test_labels)

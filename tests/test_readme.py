@@ -1,15 +1,25 @@
-"""The README: its code runs, its two commands come first, its table is what the results say."""
+"""The README: its code runs, its two commands come first, its tables are what the results say."""
 
+import ast
+import re
+
+import numpy as np
 import pages
+import pytest
 
-from experiments import pairs
+from experiments import pairs, tasks
+from experiments.results import Results
+from layca_optax import rotation_report
 
 PAGE = pages.ROOT / "README.md"
 README = PAGE.read_text()
 
 
-def test_code_runs_and_prints_what_it_says():
-    assert "layca" in pages.run(PAGE)
+def test_code_runs_and_gives_the_report_that_is_shown():
+    report = rotation_report(pages.run(PAGE)["state"])["kernel"]
+    shown = ast.literal_eval(re.search(r"`(\{'kernel': .*\})`", README).group(1))["kernel"]
+    assert report == pytest.approx(shown, rel=5e-3)
+    assert report["last_step"] == pytest.approx(np.arctan(3**-5), rel=1e-5)
 
 
 def test_two_commands_come_before_any_other_install():
@@ -24,5 +34,6 @@ def test_pictures_and_links_exist():
     assert pages.broken_links(PAGE) == []
 
 
-def test_the_table_is_what_the_results_say():
+def test_the_tables_are_what_the_results_say():
     assert pairs.table(pairs.read()) in README
+    assert tasks.table(Results("laptop")) in README

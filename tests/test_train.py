@@ -12,7 +12,6 @@ import pytest
 import train
 from training.checkpoints import Checkpoints
 from training.config import Flags
-from training.devices import all_devices
 from training.optimizer import DIRECTIONS, Hyperparameters
 from training.tasks import TASKS
 
@@ -124,7 +123,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, finished):
     assert command("--resume", "--out", folder) == 0
     without_clock = lambda path: [{**record, "seconds": 0} for record in records(path)]
     assert without_clock(folder) == without_clock(finished)
-    devices = all_devices()
+    devices = train.all_devices()
     program = train.compile_program(Flags(batch_size=512, epochs=2).resolved(), devices)
     like = devices.abstract(jax.eval_shape(program.init, np.uint32(0), Hyperparameters(0.1, 0.0, 0.0)))
     restored = []

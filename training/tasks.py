@@ -116,7 +116,7 @@ _RESNET = _MNIST5K._replace(
     build=partial(ResNet, channels=1, blocks=1, classes=10, norm_momentum=0.9),
     epochs=45,
     schedule=Schedule((36, 40)),
-    rates=_rates(3**-1),
+    rates=_rates(1.0),
 )
 
 

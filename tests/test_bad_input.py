@@ -1,0 +1,180 @@
+"""What is refused, with what words, and what is left on disk: as a rule, what was there before.
+
+Further rows stand with what they are about: `layca`'s in test_layca.py, damaged and full disks in
+test_checkpoints.py, batches that do not divide in test_devices.py, damaged datasets in test_archives.py,
+test_cache.py, test_tfds.py and test_tiny_imagenet.py.
+"""
+
+import re
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import layca_optax
+import train
+from data import DataError, load
+from data.augment import augment
+
+SHORT = ["--epochs", "2", "--batch-size", "512"]
+
+
+def command(*arguments):
+    try:
+        return train.main([str(argument) for argument in arguments])
+    except SystemExit as error:  # tyro's way out
+        return error.code
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert command(*SHORT, "--out", folder) == 0
+    return folder
+
+
+def damage_metrics(run):
+    (run / "metrics.jsonl").write_text("{\n")
+
+
+def empty_checkpoints(run):
+    for epoch in (1, 2):
+        shutil.rmtree(run / "checkpoint" / str(epoch) / "default")
+
+
+def put_another_networks_checkpoint(run):
+    """Of a task with the same layers and wider inputs, as if somebody had copied it."""
+    text = (run / "config.json").read_text()
+    (run / "config.json").write_text(text.replace('"mnist5k-mlp"', '"mnist-mlp"').replace("512", "96"))
+
+
+# Command lines and what is said.
+COMMANDS = [
+    (["--task", "mnist5k-mpl"], "Did you mean mnist5k-mlp?"),
+    (["--optimizer", "adamw"], "Did you mean adam?"),
+    (["--learning-rat", "0.1"], "--learning-rate"),
+    (["--learning-rate", "fast"], "fast"),
+    (["--learning-rate", "-1"], "--learning-rate must be finite, 0 or more"),
+    (["--learning-rate", "nan"], "--learning-rate must be finite"),
+    (["--alpha", "1.5"], "--alpha must be between -1 and 1, not 1.5"),
+    (["--weight-decay", "-0.1"], "--weight-decay"),
+    (["--batch-size", "2000"], "between 1 and the 1024 training images"),
+    (["--batch-size", "0"], "--batch-size"),
+    (["--epochs", "0"], "--epochs must be 1 or more"),
+    (["--seed", "-1"], "--seed"),
+    (["--data-dir", "no/such/folder"], "no/such/folder is not a folder"),
+    (["--resume"], "--resume needs the folder"),
+    (["--resume", "--overwrite", "--out", "x"], "give one of them"),
+    (["--out", "{tmp}/file"], "is a file, not a folder"),
+    (["--out", "{tmp}/file/below"], "is a file, not a folder"),
+    (["--out", "{tmp}/others"], "holds files that are no run"),
+    (["--out", "{tmp}/others", "--overwrite"], "holds files that are no run"),
+    (["--out", "{tmp}/run"], "--resume"),
+    (["--out", "{tmp}/run", "--resume", "--epochs", "3"], "--epochs was 2, is 3"),
+    (["--out", "{tmp}/run", "--resume", "--optimizer", "adam"], "--optimizer was sgd, is adam"),
+    (["--out", "{tmp}/damaged", "--resume"], "config.json is not the configuration"),
+    (["--distributed"], "--distributed needs a folder that all processes see: --out FOLDER"),
+    (["--batch-size", "100", "--out", "{tmp}/new"], "cannot be divided among 8 devices; 96 and 104 can"),
+    (["--task", "c10-cnn1", "--data-dir", "{tmp}/file"], "is not a folder"),
+    (["--task", "tiny-cnn", "--data-dir", "{tmp}/empty", "--out", "{tmp}/new"], "tiny_imagenet"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), COMMANDS)
+def test_bad_requests_end_with_exit_code_2_and_touch_nothing(
+    arguments, message, tmp_path, finished, monkeypatch, capsys
+):
+    assert refused(arguments, finished, tmp_path, monkeypatch, capsys, message) == 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "message"),
+    [
+        (damage_metrics, 1, "metrics.jsonl is damaged: line 1 is no record"),
+        (empty_checkpoints, 1, "none is left: start over with --overwrite"),
+        (put_another_networks_checkpoint, 2, "is the state of another network: params/layers/0/kernel is"),
+    ],
+)
+def test_bad_runs_are_not_resumed_and_stay_as_they_are(
+    damage, code, message, tmp_path, finished, monkeypatch, capsys
+):
+    arguments = ["--out", "{tmp}/run", "--resume"]
+    assert refused(arguments, finished, tmp_path, monkeypatch, capsys, message, damage) == code
+
+
+def refused(arguments, finished, tmp_path, monkeypatch, capsys, message, damage=lambda run: None):
+    """The exit code, once the message was found and all files are as before."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "thesis.tex").write_text("mine")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.json").write_text('{"task": ')
+    shutil.copytree(finished, tmp_path / "run")
+    damage(tmp_path / "run")
+    # The lock is opened, and says who opened it last.
+    files = lambda: {
+        path: path.read_bytes()
+        for path in sorted(tmp_path.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+    before = files()
+    code = command(*(argument.format(tmp=tmp_path) for argument in arguments))
+    captured = capsys.readouterr()
+    assert message in re.sub(r"[\s│]+", " ", captured.out + captured.err)
+    assert files() == before
+    return code
+
+
+TREE = {"kernel": jnp.eye(2), "bias": jnp.ones(2)}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: layca_optax.layca(-1.0), ValueError, "finite and not negative"),
+        (lambda: layca_optax.layca(rotate="neurons"), ValueError, "did you mean 'neuron'"),
+        (lambda: layca_optax.describe(TREE, rotate="layers"), ValueError, "did you mean 'layer'"),
+        (
+            lambda: layca_optax.alpha_multipliers(1.5, 3),
+            ValueError,
+            "alpha must be between -1 and 1, not 1.5",
+        ),
+        (lambda: layca_optax.alpha_multipliers(0.5, 0), ValueError, "num_layers must be at least 1, not 0"),
+        (
+            lambda: layca_optax.sgd_amom(0.1, momentum=1.0),
+            ValueError,
+            "momentum must be at least 0 and below 1",
+        ),
+        (lambda: layca_optax.layer_rotation(TREE, {"kernel": jnp.eye(2)}), ValueError, "bias"),
+        (
+            lambda: layca_optax.layer_depths(lambda params, x: x, TREE, jnp.ones(2)),
+            ValueError,
+            "'kernel'",
+        ),
+        (
+            lambda: layca_optax.skip_nonfinite(layca_optax.layca()).update(
+                TREE, layca_optax.skip_nonfinite(layca_optax.layca()).init(TREE)
+            ),
+            ValueError,
+            r"update\(updates, state, params\)",
+        ),
+        (
+            lambda: optax.chain(optax.scale_by_adam(), layca_optax.layca({"kernal": 0.1})).init(TREE),
+            ValueError,
+            "'kernal'.*'kernel'",
+        ),
+        (lambda: load("cifar11"), DataError, "Did you mean cifar10"),
+        (
+            lambda: augment(None, np.zeros((1, 4, 4, 1), np.uint8), flip=False, max_shift=4),
+            ValueError,
+            "max_shift must be between 0 and 3, not 4",
+        ),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -17,7 +17,6 @@ import tyro
 from data import DataError
 from experiments.claims import row
 from experiments.log import RESULTS, Log, key
-from experiments.presets import SECONDS
 from experiments.results import MissingRunError, Results
 from experiments.runs import Run, by_program, finish
 
@@ -48,9 +47,7 @@ _Switch = tyro.conf.FlagCreatePairsOff
 class Flags:
     """Rerun and redraw the figures and claims of the paper."""
 
-    name: Annotated[
-        str, tyro.conf.Positional, tyro.conf.arg(metavar="{" + ",".join([*NAMES, "all", "summary"]) + "}")
-    ]
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """fig1a to fig10, batchnorm, plateau-length, projection, adaptivity; `all`; `summary`, a table."""
     preset: Literal["laptop", "paper"] = "laptop"
     """Networks and data for two cores, or the paper's own for an accelerator."""
@@ -90,7 +87,7 @@ def listing(names: Iterable[str], preset: str, results: Results) -> str:
 
 
 def _seconds(run: Run, results: Results) -> float:
-    """How long a run should take: as others of the same program took, or an estimate."""
+    """How long a run should take: as others of the same program took, or as it says itself."""
     numbers = run.numbers()
     same = ("task", "program", "epochs", "layer", "optimizer")
     took = [
@@ -98,7 +95,7 @@ def _seconds(run: Run, results: Results) -> float:
         for line in results.values()
         if all(line["config"].get(name) == numbers.get(name) for name in same)
     ]
-    return sum(took) / len(took) if took else SECONDS[run.task()]
+    return sum(took) / len(took) if took else run.estimate()
 
 
 def dry_run(names: Iterable[str], preset: str) -> None:

@@ -40,6 +40,9 @@ class Feedback:
     def task(self) -> str:
         return TASK
 
+    def estimate(self) -> float:
+        return 15
+
     def program(self) -> tuple[Any, ...]:
         return ("feedback",)
 

@@ -21,19 +21,6 @@ NAMES = {
     "adagrad": "Adagrad",
     "adam": "Adam",
 }
-# How long a run takes, for `--list` where nothing is logged. Measured on two idle cores for the embedded
-# tasks; for the others a guess for one accelerator.
-SECONDS = {
-    "mnist5k-mlp": 5,
-    "mnist5k-mlp-no-norm": 5,
-    "mnist5k-vgg": 30,
-    "mnist5k-resnet": 50,
-    "mnist-mlp": 10,
-    "c10-cnn1": 1500,
-    "c100-resnet": 1800,
-    "tiny-cnn": 3600,
-    "c10-cnn2": 5400,
-}
 
 
 class Part(NamedTuple):

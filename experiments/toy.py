@@ -69,6 +69,9 @@ class OneLayer:
     def task(self) -> str:
         return TASK
 
+    def estimate(self) -> float:
+        return 4
+
     def program(self) -> tuple[Any, ...]:
         return "one layer", self.layer, self.frozen_gates
 

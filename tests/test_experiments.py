@@ -1,0 +1,149 @@
+"""Figures and claims: what they run, that they draw from logs alone, and the command line."""
+
+import json
+import shutil
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from experiments import fig7
+from experiments.__main__ import NAMES, experiment, main, summary
+from experiments.log import RESULTS, Log, key
+from experiments.presets import PRESETS
+from experiments.results import LOGS, MissingRunError, Results
+from experiments.runs import Training
+
+README = Path(train.__file__).parent / "experiments" / "README.md"
+
+
+def line(run):
+    """What the log would have of a run; numbers are arbitrary and differ between runs."""
+    rng = np.random.default_rng(zlib.crc32(key(run.numbers()).encode()))
+    found = {"config": run.numbers(), "seconds": 1.0, "test_accuracy": float(rng.uniform(0.5, 1))}
+    epochs = run.numbers().get("epochs", 1)
+    if not isinstance(run, Training):
+        return {**found, "silhouette": rng.uniform(size=51).tolist()}
+    looked = [0.5 if epoch % 5 == 4 or epoch == epochs - 1 else None for epoch in range(epochs)]
+    curves = {"train_loss": rng.uniform(size=epochs).tolist(), "train_accuracy": [1.0] * epochs}
+    curves |= {"test_accuracy": looked, "validation_accuracy": looked}
+    curves["rotation"] = {f"layers/{i}/kernel": rng.uniform(0, 1, epochs).tolist() for i in range(3)}
+    return {**found, "curves": curves, "between_layers": [1.0] * epochs, "inside_layers": [2.0] * epochs}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A folder of logs that lack nothing of the laptop preset."""
+    folder = tmp_path_factory.mktemp("results")
+    done = set()
+    for name in NAMES:
+        module = experiment(name)
+        for run in module.runs("laptop"):
+            if key(run.numbers()) not in done:
+                Log("laptop", module.LOG, folder).append(line(run))
+                done.add(key(run.numbers()))
+    return folder
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_are_possible_and_named_once(name, preset):
+    module = experiment(name)
+    assert module.LOG in LOGS
+    runs = module.runs(preset)
+    assert runs or name == "fig6"
+    keys = [key(run.numbers()) for run in runs]
+    assert len(set(keys)) == len(keys)
+    assert {run.task() for run in runs} <= set(train.TASKS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_draws_and_measures_from_logs_alone(name, full):
+    module, results = experiment(name), Results("laptop", full)
+    assert module.draw("laptop", results).axes
+    for claim in module.claims("laptop"):
+        ours, held = claim.measure(results)
+        assert ours
+        assert held
+        assert "|" not in claim.text + claim.paper + ours
+
+
+def test_finished_runs_are_not_repeated_and_figures_come_out_the_same(full, tmp_path, capsys):
+    logs = {path: path.read_bytes() for path in full.rglob("*.jsonl")}
+    drawn = []
+    for figures in (tmp_path / "1", tmp_path / "2"):
+        assert main(["fig1a"], full, figures) == 0
+        drawn.append((figures / "laptop" / "fig1a.png").read_bytes())
+    assert drawn[0] == drawn[1]
+    assert {path: path.read_bytes() for path in full.rglob("*.jsonl")} == logs
+
+
+def test_a_missing_run_is_named(full, tmp_path, capsys):
+    shutil.copytree(full, tmp_path / "results")
+    log = Log("laptop", "fig1a", tmp_path / "results")
+    first, *rest = log.path.read_text().splitlines(keepends=True)
+    log.path.write_text("".join(rest))
+    assert main(["fig1a", "--draw"], tmp_path / "results", tmp_path / "figures") == 2
+    assert key(json.loads(first)["config"]) in capsys.readouterr().err
+    assert not (tmp_path / "figures").exists()
+
+
+def test_a_missing_log_is_an_error_that_names_a_run(tmp_path, capsys):
+    assert main(["fig3", "--draw"], tmp_path, tmp_path) == 2
+    assert '"task": "mnist5k-mlp"' in capsys.readouterr().err
+
+
+def test_a_typo_suggests_the_nearest_name(capsys):
+    assert main(["plateau-lenght"]) == 2
+    assert "Did you mean plateau-length?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_list_counts_runs(preset, tmp_path, capsys):
+    assert main(["all", "--list", "--preset", preset], tmp_path) == 0
+    rows = capsys.readouterr().out.splitlines()[1 : len(NAMES) + 1]
+    for name, row in zip(NAMES, rows, strict=True):
+        listed, log, runs, done, *_ = row.split()
+        assert (listed, log, done) == (name, experiment(name).LOG, "0")
+        assert int(runs) == len(experiment(name).runs(preset))
+
+
+def test_the_laptop_preset_takes_at_most_three_hours_and_a_figure_45_minutes(tmp_path, capsys):
+    main(["all", "--list"], tmp_path)
+    minutes = [float(row.split()[4]) for row in capsys.readouterr().out.splitlines()[1 : len(NAMES) + 1]]
+    assert sum(minutes) <= 180
+    assert max(minutes) <= 45
+
+
+@pytest.mark.parametrize("name", ["fig1c", "projection"])
+def test_dry_run_traces_every_program(name, capsys):
+    assert main([name, "--dry-run"]) == 0
+    programs = {run.program() for run in experiment(name).runs("laptop")}
+    assert len(capsys.readouterr().out.splitlines()) == len(programs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+def test_dry_run_of_everything(preset, capsys):
+    assert main(["all", "--dry-run", "--preset", preset]) == 0
+
+
+def test_no_run_stands_in_two_logs():
+    stands = [name for name in LOGS for _ in Log("laptop", name).read()]
+    assert len(stands) == len(Results("laptop", RESULTS))
+
+
+def test_figure_2_has_the_learning_rates_that_figure_7_found():
+    results = Results("laptop", RESULTS)
+    for task in dict.fromkeys(run.task() for run in fig7.runs("laptop")):
+        try:
+            best = fig7.choose(task, results)
+        except MissingRunError:
+            continue
+        assert best == train.TASKS[task].rates["sgd"]
+
+
+def test_the_readme_has_the_table_of_the_logs():
+    assert summary("laptop", Results("laptop", RESULTS)) in README.read_text()

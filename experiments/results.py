@@ -59,15 +59,17 @@ class Results(Mapping[str, Any]):
             raise MissingRunError(f"no log in {self.folder / self.preset} has the run {name}")
         return self._runs[name]
 
-    def mean(self, runs: Iterable[Run], of: str = "test_accuracy") -> float:
-        return float(np.mean([self.of(run)[of] for run in runs]))
+    def mean(self, runs: Iterable[Run]) -> float:
+        """Mean test accuracy."""
+        return float(np.mean([self.of(run)["test_accuracy"] for run in runs]))
 
-    def spread(self, runs: Iterable[Run], of: str = "test_accuracy") -> str:
-        """Mean and, of several runs, standard deviation."""
-        return spread([self.of(run)[of] for run in runs])
+    def spread(self, runs: Iterable[Run]) -> str:
+        """`spread` of their test accuracies."""
+        return spread(self.of(run)["test_accuracy"] for run in runs)
 
 
 def spread(values: Iterable[float]) -> str:
+    """Mean and, of several values, standard deviation."""
     values = list(values)
     deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
     return f"{np.mean(values):.3f}{deviation}"

@@ -81,8 +81,8 @@ class Training:
         return SECONDS_PER_EPOCH[self.config.task] * self.config.epochs
 
     def program(self) -> tuple[Any, ...]:
-        config = self.config
-        return config.task, config.epochs, config.validation, config.layca, config.optimizer
+        config, kind = self.config, self.numbers().get("program", "training")
+        return kind, config.task, config.epochs, config.validation, config.layca, config.optimizer
 
     def optimizer(self) -> Callable[..., Any]:
         """What stands in the place of `make_optimizer`; equal functions share what is compiled."""

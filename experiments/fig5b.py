@@ -1,7 +1,7 @@
 """Figure 5b: with weight decay SGD turns layers far and together; without it does not, and generalises worse.
 
-The paper's network is that of Section 6.2 with Keras' L2 of 5e-4 for 250 epochs. Runs of the laptop preset are
-so short that 1e-3 changes nothing; there L2 is 1e-2.
+The paper's network is that of Section 6.2 with Keras' L2 of 5e-4 for 250 epochs. Runs of the laptop preset
+are so short that 1e-3 changes nothing; there L2 is 1e-2.
 """
 
 from functools import partial

@@ -13,10 +13,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def first_device(shard_params: bool = False) -> Devices:
-    automatic = (jax.sharding.AxisType.Auto,)
-    return Devices(
-        jax.sharding.Mesh(np.array(jax.devices()[:1]), ("devices",), axis_types=automatic), shard_params
-    )
+    mesh = Mesh(np.array(jax.devices()[:1]), ("devices",), axis_types=(AxisType.Auto,))
+    return Devices(mesh, shard_params)
 
 
 train.all_devices = first_device

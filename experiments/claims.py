@@ -40,6 +40,15 @@ def row(claim: Claim, command: str, results: Results) -> str:
     return f"| {' | '.join([claim.text, f'`{command}`', claim.paper, *cells])} |"
 
 
+def clearly(better: Sequence[float], worse: Sequence[float]) -> bool:
+    """Whether the means differ by more than two standard errors, or by a point where there is one seed."""
+    if min(len(better), len(worse)) == 1:
+        margin = 0.01
+    else:
+        margin = 2 * np.sqrt(sum(np.var(side, ddof=1) / len(side) for side in (better, worse)))
+    return bool(np.mean(better) - np.mean(worse) > margin)
+
+
 def points(difference: float) -> str:
     """A difference of accuracies in points of 1 %."""
     return f"{100 * difference:+.1f}"

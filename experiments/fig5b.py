@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.claims import Claim, Finding
+from experiments.claims import Claim, Finding, clearly
 from experiments.curves import draw_rotation, final_rotation, layer_bar, panels, unevenness
 from experiments.presets import SECTION6, Part
 from experiments.results import Results, spread
@@ -49,7 +49,7 @@ def decay_rotates(preset: str, part: Part, results: Results) -> Finding:
         f"{spread(accuracy[0])} against {spread(accuracy[1])}; mean distance {far[0]:.2f} against"
         f" {far[1]:.2f}, deviation over layers {uneven[0]:.2f} against {uneven[1]:.2f} of the mean"
     )
-    return ours, [far[0] > far[1], uneven[0] < uneven[1], np.mean(accuracy[0]) > np.mean(accuracy[1])]
+    return ours, [far[0] > far[1], uneven[0] < uneven[1], clearly(*accuracy)]
 
 
 def claims(preset: str) -> list[Claim]:

@@ -13,7 +13,7 @@ import optax
 from matplotlib.figure import Figure
 
 import train
-from experiments.claims import Claim, Finding
+from experiments.claims import Claim, Finding, clearly
 from experiments.curves import panels
 from experiments.fig2 import STYLES
 from experiments.presets import SECTION5, Part
@@ -91,7 +91,8 @@ def longer_is_better(preset: str, layca: bool, results: Results) -> Finding:
     waits = WAITS[preset]
     means = [results.mean(waiting(preset, wait, layca)) for wait in waits]
     ours = f"{', '.join(f'{mean:.3f}' for mean in means)} after {', '.join(map(str, waits))} epochs"
-    return ours, [means[-1] > means[0], bool(np.all(np.diff(means) > 0))]
+    first, last = (results.accuracies(waiting(preset, waits[i], layca)) for i in (0, -1))
+    return ours, [clearly(last, first), bool(np.all(np.diff(means) > 0))]
 
 
 def claims(preset: str) -> list[Claim]:

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
-from experiments.claims import Claim, Finding
+from experiments.claims import Claim, Finding, clearly
 from experiments.curves import panels
 from experiments.presets import SECTION5
 from experiments.results import Results
@@ -68,7 +68,7 @@ def draw(preset: str, results: Results) -> Figure:
 def projection_helps(preset: str, alpha: float, results: Results) -> Finding:
     projected, not_projected = sides(preset, alpha).values()
     ours = f"{results.spread(projected)} with, {results.spread(not_projected)} without"
-    return ours, [results.mean(projected) > results.mean(not_projected)]
+    return ours, [clearly(results.accuracies(projected), results.accuracies(not_projected))]
 
 
 def claims(preset: str) -> list[Claim]:

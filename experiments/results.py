@@ -61,11 +61,15 @@ class Results(Mapping[str, Any]):
 
     def mean(self, runs: Iterable[Run]) -> float:
         """Mean test accuracy."""
-        return float(np.mean([self.of(run)["test_accuracy"] for run in runs]))
+        return float(np.mean(self.accuracies(runs)))
+
+    def accuracies(self, runs: Iterable[Run]) -> list[float]:
+        """Test accuracies."""
+        return [self.of(run)["test_accuracy"] for run in runs]
 
     def spread(self, runs: Iterable[Run]) -> str:
         """`spread` of their test accuracies."""
-        return spread(self.of(run)["test_accuracy"] for run in runs)
+        return spread(self.accuracies(runs))
 
 
 def spread(values: Iterable[float]) -> str:

@@ -100,7 +100,7 @@ _MNIST5K = Task(
     train_size=1024,
     epochs=60,
     schedule=Schedule((48, 54)),
-    rates=_rates(3**-1, momentum=3**-2, sgd_amom=1.0),
+    rates=_rates(1.0, momentum=3**-2),
     layca_rates=_LAYCA_RATES,
 )
 # Layca's runs without batch-norm: experiments/batchnorm.py.

@@ -4,7 +4,7 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 import train
-from training.devices import Devices
+from training.devices import Devices, all_devices
 
 # Before anything starts jax's backend: the tests of sharding and pmap need several devices. All others
 # run on the first of them.
@@ -17,7 +17,14 @@ def first_device(shard_params: bool = False) -> Devices:
     return Devices(mesh, shard_params)
 
 
+# As on a laptop; tests of several devices ask for `eight_devices` or pass theirs.
 train.all_devices = first_device
+
+
+@pytest.fixture
+def eight_devices(monkeypatch):
+    """Whole runs train on all devices, as outside the tests."""
+    monkeypatch.setattr(train, "all_devices", all_devices)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import optax
 import optax.contrib
 import pytest
 
-from layca_optax import layca, sgd_amom
+from layca_optax import layca, sgd_amom, skip_nonfinite, track_rotation
 
 
 def on(direction, **kwargs):
@@ -39,6 +39,8 @@ OPTIMIZERS: dict[str, Callable[[optax.ScalarOrSchedule], optax.GradientTransform
     "layca around muon": around(MUON),
     "layca on sgd_amom": on(optax.ema(0.9, debias=False)),
     "layca by neuron": on(optax.identity(), rotate="neuron", others=optax.adam(0.1)),
+    "layca on adam, tracked": lambda rate: optax.chain(optax.scale_by_adam(), layca(rate), track_rotation()),
+    "layca on adam, skipping": lambda rate: skip_nonfinite(optax.chain(optax.scale_by_adam(), layca(rate))),
     "sgd_amom": sgd_amom,
 }
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)

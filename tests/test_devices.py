@@ -88,6 +88,7 @@ def test_three_epochs_on_8_devices_are_those_on_one():
     ("size", "near"),
     [(100, "96 and 104"), (7, "8"), (1023, "1016 and 1024"), (1001, "1000 and 1008")],
 )
+@pytest.mark.usefixtures("eight_devices")
 def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_sizes_that_do(size, near, tmp_path, capsys):
     assert train.main(["--batch-size", str(size), "--out", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
@@ -101,6 +102,7 @@ def test_batches_that_are_too_large_are_not_proposed():
     all_devices().check_batch_size(1016, largest=1020)
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_a_run_with_parameters_in_pieces_resumes_with_whole_ones(tmp_path):
     """A checkpoint does not know on how many devices it was written."""
     command = ["--epochs", "2", "--batch-size", "1024", "--out", str(tmp_path / "run")]

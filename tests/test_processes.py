@@ -50,7 +50,9 @@ def ends(started):
     said = [process.communicate(timeout=300) for process in started]
     for _, err in said:
         print(err)
-    out = [[line for line in out.splitlines() if "[Gloo]" not in line] for out, _ in said]
+    # Gloo prints from several threads at once, so that its lines come in pieces.
+    mine = lambda line: not any(piece in line for piece in ("[Gloo]", "peer ranks"))
+    out = [[line for line in out.splitlines() if mine(line)] for out, _ in said]
     return [process.returncode for process in started], out
 
 

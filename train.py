@@ -108,12 +108,10 @@ def evaluate(model: PureModel, state: TrainState, images: jax.Array, labels: jax
     return metrics
 
 
-def compile_program(
-    config: Config, devices: Devices, optimizer: Callable[..., Any] = make_optimizer
-) -> Program:
+def compile_program(config: Config, devices: Devices, make: Callable[..., Any] = make_optimizer) -> Program:
     """The functions of a run, compiled when first called and shared by all runs that they can serve."""
     same = {"learning_rate": 0.0, "alpha": 0.0, "weight_decay": 0.0, "seed": 0, "data_dir": None}
-    return _compile_program(Config(**{**asdict(config), **same}), devices, optimizer)
+    return _compile_program(Config(**{**asdict(config), **same}), devices, make)
 
 
 @lru_cache

@@ -39,8 +39,10 @@ OPTIMIZERS: dict[str, Callable[[optax.ScalarOrSchedule], optax.GradientTransform
     "layca around muon": around(MUON),
     "layca on sgd_amom": on(optax.ema(0.9, debias=False)),
     "layca by neuron": on(optax.identity(), rotate="neuron", others=optax.adam(0.1)),
-    "layca on adam, tracked": lambda rate: optax.chain(optax.scale_by_adam(), layca(rate), track_rotation()),
-    "layca on adam, skipping": lambda rate: skip_nonfinite(optax.chain(optax.scale_by_adam(), layca(rate))),
+    "layca on adam, tracked": lambda learning_rate: optax.chain(
+        on(optax.scale_by_adam())(learning_rate), track_rotation()
+    ),
+    "layca on adam, skipping": lambda learning_rate: skip_nonfinite(on(optax.scale_by_adam())(learning_rate)),
     "sgd_amom": sgd_amom,
 }
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)

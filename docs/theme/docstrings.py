@@ -1,0 +1,30 @@
+"""Docstrings follow optax: Google's sections, formulas and links as in reStructuredText. Here they become Markdown."""
+
+import re
+import textwrap
+
+import griffe
+
+_BLOCK = re.compile(r"^( *)\.\. math::(.*(?:\n(?:\1 +.*| *$))*)", re.MULTILINE)
+_INLINE = re.compile(r":math:`([^`]*)`")
+_LINK = re.compile(r"`([^`<]+?)\s+<([^>]+)>`_")
+_REFERENCES = re.compile(r"^References:\n((?:(?: .*)?(?:\n|$))+)", re.MULTILINE)
+_TITLE = '<span class="doc-section-title">References:</span>'
+
+
+def markdown(docstring: str) -> str:
+    """The docstring as mkdocstrings reads it."""
+    text = _BLOCK.sub(lambda found: f"$$\n{textwrap.dedent(found[2]).strip()}\n$$\n", docstring)
+    text = _INLINE.sub(lambda found: f"${' '.join(found[1].split())}$", text)
+    text = _LINK.sub(lambda found: f"[{' '.join(found[1].split())}]({found[2]})", text)
+    text = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)
+    return _REFERENCES.sub(lambda found: f"{_TITLE}\n\n{textwrap.dedent(found[1])}", text)
+
+
+class Docstrings(griffe.Extension):
+    """Rewrites every docstring of the library before it is taken apart."""
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: object) -> None:
+        del kwargs
+        if obj.docstring is not None:
+            obj.docstring.value = markdown(obj.docstring.value)

@@ -54,3 +54,9 @@ def test_the_public_surface_is_documented():
     assert set(rows) == set(layca_optax.__all__)
     for name in layca_optax.__all__:
         assert getattr(layca_optax, name).__doc__
+
+
+def test_the_page_on_the_code_names_every_module_of_the_library():
+    page = (ROOT / "docs" / "code.md").read_text()
+    modules = {path.name for path in (ROOT / "layca_optax").glob("_*.py")} - {"__init__.py"}
+    assert set(re.findall(r"^\| `(_\w+\.py)` \|", page, re.MULTILINE)) == modules

@@ -13,7 +13,7 @@ from layca_optax._sgd_amom import sgd_amom
 from layca_optax._skip_nonfinite import SkipNonfiniteState, skip_nonfinite
 from layca_optax._track import TrackRotationState, rotation_report, track_rotation
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "LaycaState",

@@ -17,7 +17,7 @@ DIFFS = {
 
 
 def printed(diff, *, without):
-    """What a program prints: that before the change is the diff without its + lines, that after without its - lines."""
+    """What a program prints: before the change it is the diff without + lines, after it without - lines."""
     program = "\n".join(line[1:] for line in diff if not line.startswith(without))
     with redirect_stdout(StringIO()) as out:
         exec(compile(program, "a diff of monitoring.md", "exec"), {"__name__": "program"})

@@ -1,4 +1,4 @@
-"""Docstrings follow optax: Google's sections, formulas and links as in reStructuredText. Here they become Markdown."""
+"""From docstrings as optax writes them (Google's sections, reStructuredText's formulas and links) to Markdown."""
 
 import re
 import textwrap

@@ -9,6 +9,8 @@ from latex2mathml.converter import convert
 _FORMULA = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<latex>.*?)\\[)\]]</(?P=tag)>', re.DOTALL
 )
+# The space behind a function's name that LaTeX has and the converter leaves out, unless a bracket follows.
+_FUNCTION = re.compile(r"<mi>(?:arc)?(?:cos|sin|tan)</mi>(?!<mo[^>]*>&#x00028;)")
 
 
 def typeset(page: str) -> str:
@@ -23,6 +25,7 @@ def typeset(page: str) -> str:
 def _typeset(found: re.Match) -> str:
     latex, is_block = html.unescape(found["latex"]).strip(), found["tag"] == "div"
     mathml = convert(latex, display="block" if is_block else "inline")
+    mathml = _FUNCTION.sub(r'\g<0><mspace width="0.17em"/>', mathml)
     if "\\" in html.unescape(mathml):
         raise ValueError(f"cannot typeset {latex!r}: {mathml}")
     return f'<div class="formula">{mathml}</div>' if is_block else mathml

@@ -1,4 +1,4 @@
-"""What mkdocs does besides rendering docs/: pages from elsewhere in the repository, the public names, formulas."""
+"""What the site has besides docs/: pages from elsewhere in the repository, public names, typeset formulas."""
 
 import os
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import formulas
-import notebooks
+import notebook_pages
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -33,7 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, uri in ELSEWHERE.items():
         text = source.read_text()
         if source.suffix == ".ipynb":
-            text, pictures = notebooks.convert(source)
+            text, pictures = notebook_pages.convert(source)
             for name, picture in pictures.items():
                 files.append(File.generated(config, f"notebooks/{name}", content=picture))
         files.append(File.generated(config, uri, content=text))

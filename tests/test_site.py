@@ -56,15 +56,16 @@ def site(tmp_path_factory):
 
 
 def test_every_public_name_has_its_place(site):
-    anchors = Page((site / "api.html").read_text()).anchors
-    assert {f"layca_optax.{name}" for name in layca_optax.__all__} <= anchors
+    page = Page((site / "api.html").read_text())
+    assert {f"layca_optax.{name}" for name in layca_optax.__all__} <= page.anchors
 
 
-def test_every_page_and_notebook_is_there(site):
-    sources = (pages.ROOT / "docs").rglob("*.md")
-    assert {f"{path.stem}.html" for path in sources} <= {path.name for path in site.glob("*.html")}
-    notebooks = {f"{path.stem}.html" for path in pages.ROOT.glob("notebooks/*.ipynb")}
-    assert notebooks == {path.name for path in site.glob("notebooks/*.html")}
+def test_every_page_and_notebook_is_there_and_in_the_menu(site):
+    sources = {path: f"{path.stem}.html" for path in (pages.ROOT / "docs").rglob("*.md")}
+    sources |= {path: f"notebooks/{path.stem}.html" for path in pages.ROOT.glob("notebooks/*.ipynb")}
+    assert {name for name in sources.values() if not (site / name).exists()} == set()
+    menu = Page((site / "index.html").read_text()).links
+    assert {str(path.relative_to(site)) for path in site.rglob("*.html")} - menu == {"404.html"}
 
 
 def test_nothing_is_loaded_from_elsewhere(site):
@@ -108,6 +109,11 @@ def test_nothing_but_markdown_is_left_of_a_docstring(name):
     assert len(blocks) == text.count(".. math::")
     for latex in blocks + re.findall(r"\$([^$\n]+)\$", result):
         formulas.typeset(f'<div class="arithmatex">\\[{latex}\\]</div>')
+
+
+def test_public_names_are_linked():
+    text = docstrings.linked("as in `layca`, `other` and `layca(lr)`", {"layca"}, "layca_optax")
+    assert text == "as in [`layca`][layca_optax.layca], `other` and `layca(lr)`"
 
 
 def test_a_formula_becomes_mathml():

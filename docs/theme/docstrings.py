@@ -1,4 +1,4 @@
-"""From docstrings as optax writes them (Google's sections, reStructuredText's formulas and links) to Markdown."""
+"""Docstrings as optax writes them (Google's sections, reStructuredText's formulas and links) as Markdown."""
 
 import re
 import textwrap
@@ -21,10 +21,17 @@ def markdown(docstring: str) -> str:
     return _REFERENCES.sub(lambda found: f"{_TITLE}\n\n{textwrap.dedent(found[1])}", text)
 
 
+def linked(text: str, names: set[str], package: str) -> str:
+    """The text with links from the public names that it mentions to their places."""
+    link = lambda found: f"[{found[0]}][{package}.{found[1]}]" if found[1] in names else found[0]
+    return re.sub(r"`(\w+)`", link, text)
+
+
 class Docstrings(griffe.Extension):
     """Rewrites every docstring of the library before it is taken apart."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: object) -> None:
         del kwargs
         if obj.docstring is not None:
-            obj.docstring.value = markdown(obj.docstring.value)
+            names = {str(name) for name in obj.package.exports or ()} - {obj.name}
+            obj.docstring.value = linked(markdown(obj.docstring.value), names, obj.package.name)

@@ -30,12 +30,16 @@ def read(arguments: list[str] | None = None) -> Request:
       UsageError: what is asked for is not possible.
     """
     flags = tyro.cli(Flags, args=arguments, prog="train.py")
-    stored = RunFolder(flags.out).read_config() if flags.resume and flags.out is not None else None
-    if stored is not None:
-        # What the command line leaves out is as the run was started.
-        flags = tyro.cli(Flags, args=arguments, prog="train.py", default=Flags(**asdict(stored)))
+    if flags.resume and flags.out is not None:
+        folder = RunFolder(flags.out)
+        stored = folder.read_config()
+        if stored is not None:
+            # What the command line leaves out is as the run was started.
+            started = Flags(**asdict(stored), tensorboard=folder.tensorboard.is_dir())
+            flags = tyro.cli(Flags, args=arguments, prog="train.py", default=started)
     config = flags.resolved()
-    folder = RunFolder(new_run_path(config.task) if flags.out is None else flags.out)
+    path = new_run_path(config.task) if flags.out is None else flags.out
+    folder = RunFolder(path, with_tensorboard=flags.tensorboard)
     if flags.distributed:
         processes.start()
     if not flags.describe:

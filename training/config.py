@@ -79,6 +79,8 @@ class Flags:
     """Continue the run in --out."""
     overwrite: _Switch[bool] = False
     """Replace the run in --out."""
+    tensorboard: _Switch[bool] = False
+    """Write scalars for TensorBoard to OUT/tensorboard after every epoch."""
     shard_params: _Switch[bool] = False
     """Every device keeps only its part of parameters and optimizer state, not the whole."""
     distributed: _Switch[bool] = False

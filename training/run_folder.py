@@ -1,4 +1,4 @@
-"""The files of a run: config.json, metrics.jsonl, rotation.png and checkpoint/."""
+"""The files of a run: config.json, metrics.jsonl, rotation.png, checkpoint/ and tensorboard/."""
 
 import json
 import os
@@ -18,12 +18,18 @@ if sys.platform != "win32":
 
 
 class RunFolder:
-    """A folder that holds one run. Metrics are whole lines, one an epoch; a configuration is written once."""
+    """A folder that holds one run. Metrics are whole lines, one an epoch; a configuration is written once.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+      with_tensorboard: whether the run writes scalars to `tensorboard`.
+    """
+
+    def __init__(self, path: Path, *, with_tensorboard: bool = False) -> None:
         self.path = path
         self.checkpoints = path / "checkpoint"
         self.rotation_plot = path / "rotation.png"
+        self.tensorboard = path / "tensorboard"
+        self.with_tensorboard = with_tensorboard
         self._config = path / "config.json"
         self._metrics = path / "metrics.jsonl"
         self._lock = path / ".lock"
@@ -109,7 +115,8 @@ class RunFolder:
             # The configuration last: a folder without one is no run, and would be refused.
             for stale in (self._metrics, self.rotation_plot):
                 stale.unlink(missing_ok=True)
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            for stale in (self.checkpoints, self.tensorboard):
+                shutil.rmtree(stale, ignore_errors=True)
         if overwrite or not self._config.exists():
             self._write_whole(self._config, json.dumps(asdict(config), indent=2) + "\n")
 

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from training.interruption import Interrupted, Interruption
 from training.processes import any_process, first_alone, is_first
 from training.report import Progress, plot_rotation, rotation_table
 from training.run_folder import RunFolder
+from training.scalars import Scalars
 from training.writing import FileError
 
 
@@ -57,10 +58,16 @@ class Session:
           UsageError: the state is that of another network.
         """
         state = self._restore_newest(like)
-        first_alone(lambda: self._folder.keep_metrics(self._saved))
+        first_alone(self._keep_records)
         self.records = self._folder.read_metrics()
         self._progress = self._stack.enter_context(Progress(self._config.epochs, self._saved))
         return state
+
+    def _keep_records(self) -> None:
+        kept = self._folder.keep_metrics(self._saved)
+        if self._folder.with_tensorboard:
+            self._scalars = self._stack.enter_context(closing(Scalars(self._folder.tensorboard)))
+            self._scalars.add(kept)
 
     def _restore_newest(self, like: Any) -> Any | None:
         epochs = [record["epoch"] for record in self._folder.read_metrics()]
@@ -96,6 +103,8 @@ class Session:
         """
         if is_first():
             self._folder.append_metrics(record)
+            if self._folder.with_tensorboard:
+                self._scalars.add([record])
         self.records.append(record)
         self._state = state
         self._progress.show(record)

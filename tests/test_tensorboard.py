@@ -1,0 +1,137 @@
+"""What TensorBoard reads of a run is what metrics.jsonl says, also after the run was resumed."""
+
+import errno
+import json
+import math
+import shutil
+import struct
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+import train
+from training.config import Flags
+from training.run_folder import RunFolder
+from training.scalars import Scalars
+from training.session import Session
+from training.writing import FileError
+
+SHORT = ["--epochs", "2", "--batch-size", "512"]
+
+
+def command(*arguments):
+    return train.main([str(argument) for argument in arguments])
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def events(folder):
+    """A record of the format: length (8 bytes), its checksum (4), the event, its checksum (4)."""
+    (file,) = (folder / "tensorboard").glob("events.out.tfevents.*")
+    data, found = file.read_bytes(), []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        found.append(Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    return found
+
+
+def scalars(folder):
+    """In the order in which they were written: epoch, and values by tag."""
+    steps = [event for event in events(folder) if event.HasField("summary")]
+    return [(event.step, {v.tag: v.simple_value for v in event.summary.value}) for event in steps]
+
+
+def expected(record):
+    names = ["train_loss", "train_accuracy", "test_accuracy"]
+    values = {name: record[name] for name in names} | {"skipped": sum(record["skipped"].values())}
+    values |= {f"rotation/{layer}": distance for layer, distance in record["rotation"].items()}
+    return record["epoch"], {tag: pytest.approx(np.float32(value)) for tag, value in values.items()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert command(*SHORT, "--tensorboard", "--out", folder) == 0
+    return folder
+
+
+def test_every_epoch_has_the_scalars_of_its_record(finished):
+    assert scalars(finished) == [expected(record) for record in records(finished)]
+    version, started, *epochs = events(finished)
+    assert version.file_version == "brain.Event:2"
+    # At step 0: what was read before is forgotten.
+    assert (started.session_log.status, started.step) == (SessionLog.START, 0)
+    assert epochs[0].wall_time < epochs[1].wall_time
+
+
+@pytest.mark.parametrize("before", ["there", "absent"])
+def test_resuming_repeats_no_epoch_and_lacks_none(before, finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    shutil.rmtree(folder / "checkpoint" / "2")
+    if before == "there":  # then it goes on unasked, as all that a run was started with
+        assert command("--resume", "--out", folder) == 0
+    else:
+        shutil.rmtree(folder / "tensorboard")
+        assert command("--resume", "--tensorboard", "--out", folder) == 0
+    assert scalars(folder) == [expected(record) for record in records(folder)]
+
+
+def test_without_the_flag_there_is_none_and_overwriting_removes_it(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    assert command(*SHORT, "--overwrite", "--out", folder) == 0
+    assert (folder / "metrics.jsonl").exists()
+    assert not (folder / "tensorboard").exists()
+
+
+def record(epoch, **changes):
+    accuracies = {"train_accuracy": 0.5, "test_accuracy": 0.25, "validation_accuracy": 0.75}
+    plain = {"epoch": epoch, "train_loss": 1.0, **accuracies, "seconds": 10.0, "rotation": {"a/kernel": 0.1}}
+    return {**plain, "skipped": {}, **changes}
+
+
+def test_what_is_not_finite_is_nan_and_what_was_not_looked_at_is_left_out(tmp_path):
+    spoiled = record(2, train_loss=None, rotation={"a/kernel": None}, skipped={"a/kernel": 2, "b/kernel": 3})
+    unseen = record(3, test_accuracy=None, validation_accuracy=None)
+    writer = Scalars(tmp_path / "tensorboard")
+    writer.add([record(1), spoiled, unseen])
+    writer.close()
+    (_, first), (_, second), (_, third) = scalars(tmp_path)
+    assert first["validation_accuracy"] == 0.75
+    assert math.isnan(second["train_loss"])
+    assert math.isnan(second["rotation/a/kernel"])
+    assert second["skipped"] == 5
+    assert first.keys() - third.keys() == {"test_accuracy", "validation_accuracy"}
+    # Earlier epochs lie as far apart as they took.
+    times = [event.wall_time for event in events(tmp_path)[2:]]
+    np.testing.assert_allclose(np.diff(times), [10.0, 10.0])
+
+
+def test_a_full_disk_ends_with_the_name_of_the_folder(tmp_path, monkeypatch, capsys):
+    def no_space(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("tensorboardX.RecordWriter.flush", no_space)
+        assert command(*SHORT, "--tensorboard", "--out", folder) == 1
+    assert f"{folder / 'tensorboard'} could not be written: No space left" in capsys.readouterr().err
+    assert command("--resume", "--out", folder) == 0
+    assert scalars(folder) == [expected(record) for record in records(folder)]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match="file could not be written"):
+        Scalars(tmp_path / "file")
+
+
+def test_of_several_processes_only_the_first_writes(tmp_path, monkeypatch):
+    for module in ("processes", "session"):
+        monkeypatch.setattr(f"training.{module}.is_first", lambda: False)
+    with Session(Flags(epochs=30).resolved(), RunFolder(tmp_path / "run", with_tensorboard=True)) as session:
+        session.restore({})
+        session.keep({}, record(1))
+    assert not (tmp_path / "run" / "tensorboard").exists()

@@ -120,8 +120,8 @@ def _compile_program(config: Config, devices: Devices, make: Callable[..., Any])
     model = pure(task.build)
     num_rows = task.num_training_images(config.validation)
     steps = num_rows // config.batch_size
-    drops, factor = task.schedule_with(config.layca)
-    schedule = drop_schedule([drop * config.epochs // task.epochs * steps for drop in drops], factor)
+    drops, factor = task.schedule_with(config.layca, config.epochs)
+    schedule = drop_schedule([drop * steps for drop in drops], factor)
     depths = layer_depths(
         lambda params, model_state, images: model.apply(params, model_state, images, train=True)[0],
         *jax.eval_shape(model.init, jax.random.key(0)),

@@ -32,7 +32,7 @@ def draw_plateaus(parts: Sequence[Part], alphas: Sequence[float], results: Resul
 def plateau(part: Part, alpha: float, results: Results) -> float:
     """The training loss in the three epochs before the learning rate first drops, averaged over seeds."""
     task = train.TASKS[part.task]
-    drop = task.schedule_with(True).drops[0] * (part.epochs or task.epochs) // task.epochs
+    drop = task.schedule_with(True, part.epochs or task.epochs).drops[0]
     losses = [results.of(run)["curves"]["train_loss"][:drop][-3:] for run in part.runs(alpha=alpha)]
     return float(np.mean(losses))
 

@@ -139,5 +139,5 @@ def test_defaults_follow_the_task_and_the_optimizer():
     assert Flags(task="c10-cnn2", weight_decay=0.1).resolved().weight_decay == 0.1
     assert Flags(task="tiny-cnn").resolved().validation
     assert TASKS["tiny-cnn"].num_training_images(True) == 90_000
-    assert TASKS["c10-cnn2"].schedule_with(True) == ((100, 170, 220), 0.2)
-    assert TASKS["c10-cnn2"].schedule_with(False) == (tuple(range(25, 250, 25)), 0.5)
+    assert TASKS["c10-cnn2"].schedule_with(True, 250) == ((100, 170, 220), 0.2)
+    assert TASKS["c10-cnn2"].schedule_with(False, 250) == (tuple(range(25, 250, 25)), 0.5)

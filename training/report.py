@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -28,10 +29,10 @@ class Progress:
 
     def show(self, record: Mapping[str, Any]) -> None:
         if record["test_accuracy"] is not None:
-            self._test_accuracy = _show(record["test_accuracy"])
+            self._test_accuracy = show(record["test_accuracy"])
         text = (
-            f"train loss {_show(record['train_loss'], '.2e')},"
-            f" train accuracy {_show(record['train_accuracy'])}, test accuracy {self._test_accuracy}"
+            f"train loss {show(record['train_loss'], '.2e')},"
+            f" train accuracy {show(record['train_accuracy'])}, test accuracy {self._test_accuracy}"
         )
         epoch = record["epoch"]
         if self._bar is not None:
@@ -54,8 +55,13 @@ class Progress:
 def rotation_table(rotation: Mapping[str, float | None]) -> str:
     """Layers in forward order with their cosine distance from initialisation."""
     width = max([len("layer"), *map(len, rotation)])
-    rows = [f"{name.ljust(width)}  {_show(distance)}" for name, distance in rotation.items()]
+    rows = [f"{name.ljust(width)}  {show(distance)}" for name, distance in rotation.items()]
     return "\n".join([f"{'layer'.ljust(width)}  cosine distance from initialisation", *rows])
+
+
+def layer_colors(count: int) -> list[str]:
+    """Viridis from the first layer, darkest, to the last."""
+    return [to_hex(color) for color in colormaps["viridis"](np.linspace(0, 1, count))]
 
 
 def plot_rotation(title: str, records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -70,20 +76,19 @@ def plot_rotation(title: str, records: Sequence[Mapping[str, Any]], path: Path) 
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axis = figure.subplots()
     layers = list(records[-1]["rotation"])
-    colors = ScalarMappable(Normalize(1, max(2, len(layers))), "viridis")
-    shades = colors.to_rgba(np.arange(1, len(layers) + 1))
     epochs = [0, *(record["epoch"] for record in records)]
-    for layer, shade in zip(layers, shades, strict=True):
+    for layer, color in zip(layers, layer_colors(len(layers)), strict=True):
         distances = [0.0, *(record["rotation"][layer] for record in records)]
-        axis.plot(epochs, np.array(distances, float), color=shade, linewidth=1.5)
+        axis.plot(epochs, np.array(distances, float), color=color, linewidth=1.5)
     axis.set(title=title, xlabel="epoch", ylabel="cosine distance from initialisation", ylim=(0, 1))
     axis.margins(x=0)
     axis.grid(alpha=0.3)
-    bar = figure.colorbar(colors, ax=axis, label="layer", ticks=[1, max(2, len(layers))])
+    bar = figure.colorbar(ScalarMappable(cmap="viridis"), ax=axis, label="layer", ticks=[0, 1])
     bar.ax.set_yticklabels(["first", "last"])
     with whole(path) as part:
         figure.savefig(part, dpi=130, format="png")
 
 
-def _show(number: float | None, form: str = ".4f") -> str:
+def show(number: float | None, form: str = ".4f") -> str:
+    """A number of a record, which has `None` for one that is not finite."""
     return "not finite" if number is None else format(number, form)

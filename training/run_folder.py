@@ -1,4 +1,4 @@
-"""The files of a run: config.json, metrics.jsonl, rotation.png, checkpoint/ and tensorboard/."""
+"""The files of a run: config.json, metrics.jsonl, rotation.png, report.html, checkpoint/ and tensorboard/."""
 
 import json
 import os
@@ -28,6 +28,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoint"
         self.rotation_plot = path / "rotation.png"
+        self.report = path / "report.html"
         self.tensorboard = path / "tensorboard"
         self.with_tensorboard = with_tensorboard
         self._config = path / "config.json"
@@ -113,7 +114,7 @@ class RunFolder:
         """Writes the configuration of a run; with `overwrite`, first removes the run that is here."""
         if overwrite:
             # The configuration last: a folder without one is no run, and would be refused.
-            for stale in (self._metrics, self.rotation_plot):
+            for stale in (self._metrics, self.rotation_plot, self.report):
                 stale.unlink(missing_ok=True)
             for stale in (self.checkpoints, self.tensorboard):
                 shutil.rmtree(stale, ignore_errors=True)

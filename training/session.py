@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from training.checkpoints import Checkpoints, DamagedError, OtherStateError
 from training.config import Config, UsageError
 from training.interruption import Interrupted, Interruption
+from training.page import write_page
 from training.processes import any_process, first_alone, is_first
 from training.report import Progress, plot_rotation, rotation_table
 from training.run_folder import RunFolder
@@ -129,13 +130,14 @@ class Session:
             self._saved = epoch
 
     def finish(self, reason: str | None) -> None:
-        """Saves the last state, draws the rotation curves and prints how far every layer turned."""
+        """Saves the last state, draws the curves and prints how far every layer turned."""
         last = self.records[-1]
         if last["epoch"] != self._saved:
             self._save()
         self._progress.close()
         if is_first():
             plot_rotation(self._config.title(), self.records, self._folder.rotation_plot)
+            write_page(self._config, self.records, reason, self._folder.report)
         if reason is not None:
             print(f"ended after epoch {last['epoch']}: {reason}")
         if last["epoch"] != self._saved:

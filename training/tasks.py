@@ -60,8 +60,10 @@ class Task(NamedTuple):
     stop: StopRule | None = None
     evaluate_every: int = 1
 
-    def schedule_with(self, layca: bool) -> Schedule:
-        return self.layca_schedule or self.schedule if layca else self.schedule
+    def schedule_with(self, layca: bool, epochs: int) -> Schedule:
+        """Scaled to a number of epochs."""
+        drops, factor = self.layca_schedule or self.schedule if layca else self.schedule
+        return Schedule(tuple(drop * epochs // self.epochs for drop in drops), factor)
 
     def num_training_images(self, validation: bool) -> int:
         """Without those that are held out, of each ten begun one."""

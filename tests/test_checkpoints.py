@@ -14,6 +14,7 @@ import pytest
 from train import TrainState
 from training.checkpoints import Checkpoints
 from training.config import Flags, UsageError
+from training.page import write_page
 from training.report import plot_rotation
 from training.run_folder import RunFolder
 from training.session import Session
@@ -254,10 +255,12 @@ def test_a_full_disk_under_a_checkpoint(run, monkeypatch):
         ("config.json", lambda folder: folder.prepare(CONFIG, overwrite=True)),
         ("metrics.jsonl", lambda folder: folder.keep_metrics(3)),
         ("rotation.png", lambda folder: plot_rotation("run", [record(1)], folder.rotation_plot)),
+        ("report.html", lambda folder: write_page(CONFIG, [record(1)], None, folder.report)),
     ],
 )
 def test_a_full_disk_leaves_the_earlier_file_as_it_was(name, write, run, monkeypatch):
-    (run / "rotation.png").write_bytes(b"earlier")
+    for drawn in ("rotation.png", "report.html"):
+        (run / drawn).write_bytes(b"earlier")
     before = (run / name).read_bytes()
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", no_space)
     monkeypatch.setattr("pathlib.Path.write_text", no_space)

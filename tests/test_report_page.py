@@ -1,4 +1,4 @@
-"""report.html: what it says of a run, that it loads nothing, and that nothing written into it can break it."""
+"""report.html: what it says of a run, that it loads nothing, and that no string can break it."""
 
 import json
 import re

@@ -144,7 +144,7 @@ class Session:
             where = f"that after epoch {self._saved}" if self._saved else "none"
             print(f"the last state is not finite and was not saved; the last good one is {where}")
         print(rotation_table(last["rotation"]))
-        print(f"run in {self._folder.path}")
+        print(f"run in {self._folder.path}; its curves in {self._folder.report}")
 
 
 @jax.jit

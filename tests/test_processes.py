@@ -79,8 +79,8 @@ with jax.enable_x64(True):
 @pytest.mark.slow
 def test_one_process_writes_and_a_signal_to_either_ends_both(tmp_path):
     folder = tmp_path / "run"
-    command = ["train.py", "--epochs", 200, "--batch-size", 1024, "--distributed", "--out", folder]
-    started = start_two(*command)
+    command = ["train.py", "--epochs", 200, "--batch-size", 1024, "--tensorboard", "--distributed", "--out"]
+    started = start_two(*command, folder)
     while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_bytes():
         assert started[0].poll() is None
         time.sleep(0.05)
@@ -91,6 +91,7 @@ def test_one_process_writes_and_a_signal_to_either_ends_both(tmp_path):
     assert out[1] == []
     done = len((folder / "metrics.jsonl").read_text().splitlines())
     assert (folder / "checkpoint" / str(done)).is_dir()
+    assert len(list((folder / "tensorboard").iterdir())) == 1
     # What several processes have written, one continues.
     assert train.main(["--resume", "--out", str(folder)]) == 0
     epochs = [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]

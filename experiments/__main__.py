@@ -16,9 +16,13 @@ import tyro
 
 from data import DataError
 from experiments.claims import row
+from experiments.cluster import JOBS, Cluster, ClusterError
+from experiments.cluster import finish as finish_by_jobs
 from experiments.log import RESULTS, Log, key
 from experiments.results import MissingRunError, Results
 from experiments.runs import Run, by_program, finish
+from training.interruption import Interrupted
+from training.writing import FileError
 
 FIGURES = Path(__file__).parent / "figures"
 # In the order of `all`: what others read comes first.
@@ -59,6 +63,12 @@ class Flags:
     """Only draw, from runs that are all logged."""
     data_dir: str | None = None
     """Folder of datasets that are not embedded."""
+    cluster: Literal["local", "slurm"] | None = None
+    """Do each run in a job of its own, on this machine's processor or through Slurm."""
+    jobs: int | None = None
+    """With --cluster: how many jobs at once; 2 if they are local, as many as Slurm lets if not."""
+    time_limit: int | None = None
+    """With --cluster: minutes that a job may take, 240 if not given."""
 
 
 def experiment(name: str) -> Any:
@@ -123,7 +133,25 @@ def draw(name: str, preset: str, results: Results, figures: Path = FIGURES) -> P
     return path
 
 
-def main(arguments: list[str] | None = None, results: Path = RESULTS, figures: Path = FIGURES) -> int:
+def by_jobs(names: Iterable[str], flags: Flags, found: Results, folder: Path) -> list[str]:
+    """Has the missing runs of all experiments done by jobs at the same time; says which of them failed."""
+    assert flags.cluster is not None
+    cluster = Cluster(flags.cluster, flags.preset, at_once=flags.jobs, minutes=flags.time_limit, jobs=folder)
+    todo = [
+        (Log(flags.preset, module.LOG, found.folder), run)
+        for module in map(experiment, names)
+        for run in module.runs(flags.preset)
+        if key(run.numbers()) not in found
+    ]
+    return finish_by_jobs(todo, found, cluster, flags.data_dir)
+
+
+def main(
+    arguments: list[str] | None = None,
+    results: Path = RESULTS,
+    figures: Path = FIGURES,
+    jobs: Path = JOBS,
+) -> int:
     """The command line. Returns the exit code."""
     flags = tyro.cli(Flags, args=arguments, prog="python -m experiments")
     if flags.name not in (choices := [*NAMES, "all", "summary"]):
@@ -143,17 +171,30 @@ def main(arguments: list[str] | None = None, results: Path = RESULTS, figures: P
         print(listing(names, flags.preset, found))
         return 0
     try:
+        if flags.cluster is None and (flags.jobs, flags.time_limit) != (None, None):
+            raise ClusterError("--jobs and --time-limit are for --cluster local and --cluster slurm")
+        if flags.cluster is not None and not flags.draw:
+            failed = by_jobs(names, flags, found, jobs)
+            for message in failed:
+                print(f"python -m experiments: error: {message}", file=sys.stderr)
+            if failed:
+                return 1
         for name in names:
-            if not flags.draw:
+            if flags.cluster is None and not flags.draw:
                 module = experiment(name)
                 finish(
                     Log(flags.preset, module.LOG, results), module.runs(flags.preset), found, flags.data_dir
                 )
-                found = Results(flags.preset, results)
+            found = Results(flags.preset, results)
             print(draw(name, flags.preset, found, figures))
-    except (MissingRunError, DataError) as error:
+    except Interrupted as reason:
+        print(reason)
+    except (MissingRunError, DataError, ClusterError) as error:
         print(f"python -m experiments: error: {error}", file=sys.stderr)
         return 2
+    except FileError as error:
+        print(f"python -m experiments: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

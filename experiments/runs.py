@@ -118,16 +118,19 @@ def finish(log: Log, runs: Sequence[Run], done: Mapping[str, Any], data_dir: str
     """Does those of `runs` that are not `done`, and adds them to the log one by one."""
     missing = [run for run in runs if key(run.numbers()) not in done]
     for run in tqdm(by_program(missing), desc=log.path.stem, unit="run", disable=not missing):
-        started = time.perf_counter()
-        found = run.execute(data_dir)
-        log.append(
-            {
-                "config": run.numbers(),
-                **found,
-                "seconds": round(time.perf_counter() - started, 1),
-                "versions": {package: version(package) for package in ("jax", "optax", "flax")},
-            }
-        )
+        log.append(line(run, data_dir))
+
+
+def line(run: Run, data_dir: str | None) -> dict[str, Any]:
+    """Does a run and returns its line of the log."""
+    started = time.perf_counter()
+    found = run.execute(data_dir)
+    return {
+        "config": run.numbers(),
+        **found,
+        "seconds": round(time.perf_counter() - started, 1),
+        "versions": {package: version(package) for package in ("jax", "optax", "flax")},
+    }
 
 
 def by_program(runs: Iterable[Run]) -> list[Run]:

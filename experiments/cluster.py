@@ -226,7 +226,7 @@ def finish(
                         found = _returned(name, job)
                         if found is None:
                             failed.append(
-                                f"run {name} failed{_last_words(job)} (all of them: {job.paths.stderr})"
+                                f"run {name} failed{_last_words(job)} (its log is in {job.paths.stderr})"
                             )
                         else:
                             _log(found, runs[name][0], results, cluster)

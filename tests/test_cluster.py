@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
     """What the jobs, which are other processes, import; and the command line as it was, afterwards."""
-    # As it configures logging, submitit closes all handlers, and absl's closes the stream that pytest captures.
+    # As it configures logging, submitit closes all handlers, and absl's closes what pytest captures.
     monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
     monkeypatch.setattr(command_line, "experiment", command_line.experiment)

@@ -1,0 +1,150 @@
+"""Runs as jobs of Slurm, whose commands are replaced by ones that write down what they are told."""
+
+import stat
+from types import SimpleNamespace
+
+import pytest
+from quick_runs import Quick, command
+
+from experiments import __main__ as command_line
+from experiments import cluster
+from experiments.log import Log, key
+
+COMMANDS = {
+    # Jobs are numbered from 12.
+    "sbatch": """
+cat "$1" > $FAKE/script
+echo >> $FAKE/calls
+echo "Submitted batch job $((11 + $(wc -l < $FAKE/calls)))"
+""",
+    "srun": "exit 1",
+    "sacct": "echo 'JobID|State|NodeList'; cat $FAKE/states",
+}
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """The folder of what Slurm was told: `script`, the last one, and `states`, that of jobs."""
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    (folder / "states").touch()
+    for name, text in COMMANDS.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("FAKE", str(folder))
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    monkeypatch.setenv("SUBMITIT_LOG_LEVEL", "NOCONFIG")
+    monkeypatch.setattr(command_line, "experiment", command_line.experiment)
+    monkeypatch.setattr(cluster, "time", SimpleNamespace(sleep=ctrl_c, strftime=cluster.time.strftime))
+    import submitit
+
+    monkeypatch.setattr(submitit.SlurmJob, "_results_timeout_s", 0)
+    monkeypatch.setattr(submitit.SlurmJob, "watcher", type(submitit.SlurmJob.watcher)())
+    return folder
+
+
+def ctrl_c(seconds):
+    raise KeyboardInterrupt
+
+
+def end(folder, job, outcome, value):
+    """What submitit leaves of a job that has ended."""
+    from submitit.core.utils import cloudpickle_dump
+
+    (place,) = (folder / "jobs" / "laptop").glob(f"*/{job}_submitted.pkl")
+    cloudpickle_dump((outcome, value), place.with_name(f"{job}_0_result.pkl"))
+
+
+def submitted(folder):
+    """The runs' jobs, by seed."""
+    lines = Log("laptop", "submitted", folder / "jobs").read().values()
+    return {line["config"]["seed"]: line["job"] for line in lines}
+
+
+def logged(folder):
+    return sorted(
+        line["config"]["seed"] for line in Log("laptop", "fig1a", folder / "results").read().values()
+    )
+
+
+def found(run):
+    return {"config": run.numbers(), "test_accuracy": 0.5}
+
+
+def test_an_array_a_run_a_job_left_and_found_again(tmp_path, slurm, capsys, monkeypatch):
+    runs = [Quick("works", seed, "") for seed in range(4)]
+    arguments = ("--cluster", "slurm", "--jobs", "3", "--time-limit", "90")
+    assert command(tmp_path, runs, *arguments) == 0
+    assert "4 jobs stay queued or running; the same command" in (out := capsys.readouterr().out)
+    assert "scancel 12\n" in out
+    script = (slurm / "script").read_text().splitlines()
+    assert {"#SBATCH --array=0-3%3", "#SBATCH --time=90", "#SBATCH --job-name=layca"} <= set(script)
+    assert submitted(tmp_path) == {seed: f"12_{seed}" for seed in range(4)}
+    # While nothing has ended, nothing is submitted and nothing logged.
+    assert command(tmp_path, runs, *arguments) == 0
+    assert "4 jobs stay" in capsys.readouterr().out
+    assert len((slurm / "calls").read_text().splitlines()) == 1
+    # One has ended well, one badly, one was cancelled, one runs: two are submitted again, two waited for.
+    end(tmp_path, "12_0", "success", found(runs[0]))
+    end(tmp_path, "12_1", "error", "Traceback")
+    (slurm / "states").write_text("12_2|CANCELLED|\n12_3|RUNNING|\n")
+    assert command(tmp_path, runs, *arguments) == 0
+    assert "3 jobs stay" in (out := capsys.readouterr().out)
+    assert "scancel 12 13\n" in out
+    assert logged(tmp_path) == [0]
+    assert submitted(tmp_path) == {0: "12_0", 1: "13_0", 2: "13_1", 3: "12_3"}
+
+    # As they are waited for, one fails, which is named, and all others are logged; no figure is drawn.
+    def between_two_looks(seconds):
+        end(tmp_path, "12_3", "success", found(runs[3]))
+        end(tmp_path, "13_0", "success", found(runs[1]))
+        end(tmp_path, "13_1", "error", "Traceback")
+        (place,) = (tmp_path / "jobs" / "laptop").glob("*/13_1_submitted.pkl")
+        place.with_name("13_1_0_log.err").write_text("slurmstepd: error: DUE TO TIME LIMIT\n\n")
+
+    cluster.time.sleep = between_two_looks
+    assert command(tmp_path, runs, *arguments) == 1
+    said = capsys.readouterr().err
+    assert f"run {key(runs[2].numbers())} failed: slurmstepd: error: DUE TO TIME LIMIT (its log is in" in said
+    assert "13_1_0_log.err)" in said
+    assert logged(tmp_path) == [0, 1, 3]
+    assert not (tmp_path / "figures").exists()
+    # The last one is a job of its own, no array.
+    cluster.time.sleep = lambda seconds: end(tmp_path, "14", "success", found(runs[2]))
+    assert command(tmp_path, runs, *arguments) == 0
+    assert "--array" not in (slurm / "script").read_text()
+    assert logged(tmp_path) == [0, 1, 2, 3]
+    assert (tmp_path / "figures" / "laptop" / "fig1a.png").exists()
+
+
+def test_what_another_command_logs_meanwhile_is_logged_once(tmp_path, slurm):
+    run = Quick("works", 0, "")
+
+    def between_two_looks(seconds):
+        end(tmp_path, "12", "success", found(run))
+        Log("laptop", "fig1a", tmp_path / "results").append(found(run))
+
+    cluster.time.sleep = between_two_looks
+    assert command(tmp_path, [run], "--cluster", "slurm") == 0
+    assert len((tmp_path / "results" / "laptop" / "fig1a.jsonl").read_text().splitlines()) == 1
+    assert "#SBATCH --time=240" in (slurm / "script").read_text()
+
+
+def test_the_result_of_another_run_is_not_logged(tmp_path, slurm, capsys):
+    cluster.time.sleep = lambda seconds: end(tmp_path, "12", "success", found(Quick("works", 7, "")))
+    assert command(tmp_path, [Quick("works", 0, "")], "--cluster", "slurm") == 1
+    assert logged(tmp_path) == []
+
+
+def test_what_slurm_refuses_is_said(tmp_path, slurm, capsys):
+    (slurm / "sbatch").write_text("#!/bin/sh\necho invalid partition >&2; exit 1\n")
+    assert command(tmp_path, [Quick("works", 0, "")], "--cluster", "slurm") == 2
+    assert "sbatch refused the jobs: invalid partition" in capsys.readouterr().err
+    assert submitted(tmp_path) == {}
+
+
+def test_a_preempted_job_is_queued_again_with_its_run():
+    job = cluster.Job(Quick("works", 3, ""), "data")
+    again = job.checkpoint()
+    assert again.function == job
+    assert (again.args, again.kwargs) == ((), {})

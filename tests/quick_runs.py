@@ -73,6 +73,8 @@ def command(folder, runs, *arguments):
 
 
 if __name__ == "__main__":
+    # Where tests run in the background, Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     FOLDER, WHAT, SEEDS, *ARGUMENTS = sys.argv[1:]
     RUNS = [Quick(WHAT, seed, FOLDER) for seed in range(int(SEEDS))]
     sys.exit(command(Path(FOLDER), RUNS, *ARGUMENTS))

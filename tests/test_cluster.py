@@ -92,10 +92,9 @@ def test_two_commands_at_once_do_every_run_once(tmp_path):
 @pytest.mark.slow
 def test_a_killed_command_loses_nothing(tmp_path):
     runs = [Quick("waits", seed, str(tmp_path)) for seed in range(3)]
-    killed = start(tmp_path, "waits", "3", "--cluster", "local")
-    wait_for(lambda: runs[0].starts() and runs[1].starts())
-    killed.kill()
-    killed.communicate()
+    with start(tmp_path, "waits", "3", "--cluster", "local") as killed:
+        wait_for(lambda: runs[0].starts() and runs[1].starts())
+        killed.kill()
     (tmp_path / "go").touch()
     # The jobs go on without it, and the next command takes what they return.
     wait_for(lambda: len(list(tmp_path.rglob("*_result.pkl"))) == 2)

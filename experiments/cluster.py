@@ -251,9 +251,10 @@ def _returned(name: str, job: Any) -> dict[str, Any] | None:
 
 
 def _last_words(job: Any) -> str:
-    """The last line of what a job printed as it failed: as a rule the error's message, or Slurm's."""
-    said = (job.stderr() or "").split("\n")
-    return next((f": {text.strip()}" for text in reversed(said) if text.strip()), "")
+    """The last line of what a failed job printed: as a rule the error's message, or what ended it."""
+    # srun adds no more than an exit code.
+    said = [text.strip() for text in (job.stderr() or "").split("\n") if not text.startswith("srun: ")]
+    return next((f": {text}" for text in reversed(said) if text), "")
 
 
 def _log(found: dict[str, Any], log: Log, results: Results, cluster: Cluster) -> None:

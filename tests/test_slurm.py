@@ -100,7 +100,9 @@ def test_an_array_a_run_a_job_left_and_found_again(tmp_path, slurm, capsys, monk
         end(tmp_path, "13_0", "success", found(runs[1]))
         end(tmp_path, "13_1", "error", "Traceback")
         (place,) = (tmp_path / "jobs" / "laptop").glob("*/13_1_submitted.pkl")
-        place.with_name("13_1_0_log.err").write_text("slurmstepd: error: DUE TO TIME LIMIT\n\n")
+        place.with_name("13_1_0_log.err").write_text(
+            "slurmstepd: error: DUE TO TIME LIMIT\n\nsrun: error: task 0: Terminated\n"
+        )
 
     cluster.time.sleep = between_two_looks
     assert command(tmp_path, runs, *arguments) == 1

@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+from command import SHORT, command
 from jax.sharding import AxisType, Mesh
 
 import train
@@ -31,3 +32,11 @@ def eight_devices(monkeypatch):
 def float64():
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run of two epochs."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert command(*SHORT, "--out", folder) == 0
+    return folder

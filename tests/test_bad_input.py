@@ -12,27 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from command import command
 
 import layca_optax
-import train
 from data import DataError, load
 from data.augment import augment
-
-SHORT = ["--epochs", "2", "--batch-size", "512"]
-
-
-def command(*arguments):
-    try:
-        return train.main([str(argument) for argument in arguments])
-    except SystemExit as error:  # tyro's way out
-        return error.code
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    assert command(*SHORT, "--out", folder) == 0
-    return folder
 
 
 def damage_metrics(run):

@@ -8,12 +8,11 @@ import sys
 import threading
 
 import pytest
+from command import SHORT
 
 import train
 from training.interruption import Interruption
 from training.report import Progress
-
-SHORT = ["--epochs", "2", "--batch-size", "512"]
 
 
 def records(folder):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from command import SHORT, command
 
 import train
 from training.checkpoints import Checkpoints
@@ -15,25 +16,9 @@ from training.config import Flags
 from training.optimizer import DIRECTIONS, Hyperparameters
 from training.tasks import TASKS
 
-SHORT = ["--epochs", "2", "--batch-size", "512"]
-
-
-def command(*arguments):
-    try:
-        return train.main([str(argument) for argument in arguments])
-    except SystemExit as error:  # tyro's way out
-        return error.code
-
 
 def records(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    assert command(*SHORT, "--out", folder) == 0
-    return folder
 
 
 def test_a_run_from_the_command_line(tmp_path, capsys):

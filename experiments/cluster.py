@@ -134,10 +134,8 @@ class Cluster:
 
     def find(self, names: Iterable[str]) -> dict[str, Any]:
         """The jobs, of any command, that have not failed, by the `key` of their runs."""
-        places, kinds = (
-            self._submitted.read(),
-            {"local": self._submitit.LocalJob, "slurm": self._submitit.SlurmJob},
-        )
+        places = self._submitted.read()
+        kinds = {"local": self._submitit.LocalJob, "slurm": self._submitit.SlurmJob}
         # All of them before the first is asked about: submitit asks Slurm once about all that it knows.
         jobs = {
             name: kinds[places[name]["cluster"]](self.folder / places[name]["folder"], places[name]["job"])
@@ -172,11 +170,13 @@ class Cluster:
         """Ends local jobs, leaves Slurm's, and says how to go on."""
         jobs = list(jobs)
         if self.name == "slurm":
+            # Those of an array have numbers in common.
             ids = sorted({job.job_id.split("_")[0] for job in jobs})
             return (
                 f"{len(jobs)} jobs stay queued or running; the same command waits for them again and logs"
                 f" them; to end them: scancel {' '.join(ids)}"
             )
+        jobs = [job for job in jobs if isinstance(job, self._submitit.LocalJob)]
         # Ctrl-C on a terminal reaches them too, and a second one would keep them from ending.
         time.sleep(2)
         for job in jobs:
@@ -190,8 +190,8 @@ def finish(
 ) -> list[str]:
     """Has the runs that no log has done by jobs, and adds each to its log.
 
-    Any number of commands may do so at once: a run that one of them has submitted the others wait for,
-    and it is logged once.
+    Any number of commands may do so at once: the others wait for a run that one has submitted, and it is
+    logged once.
 
     Returns:
       A message for every run that failed. The next call tries these again.

@@ -57,11 +57,11 @@ def draw(preset: str, results: Results) -> Figure:
             label, color, marker = STYLES[layca]
             axis.plot(POWERS, means, marker=marker, ms=4, color=color, label=label)
         best = choose(part.task, results)
-        axis.axvline(POWERS[RATES.index(best)], color="C1", ls=":")
-        axis.set(title=part.task, xlabel="power of 3", ylim=(0, 1))
+        axis.axvline(POWERS[RATES.index(best)], color="C1", ls=":", label="chosen for SGD on held-out images")
+        axis.set(title=part.task, xlabel="learning rate, power of 3", ylim=(0, 1))
         axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("test accuracy")
-    axes[0, 0].legend()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 

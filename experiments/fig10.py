@@ -28,7 +28,8 @@ def draw(preset: str, results: Results) -> Figure:
     for line, (part, layca) in zip(axes, rows, strict=True):
         for axis, optimizer in zip(line, OPTIMIZERS, strict=True):
             draw_rotation(axis, results.of(part.runs(optimizer=optimizer, layca=layca)[0]))
-            axis.label_outer()
+            # Tasks differ in their epochs.
+            axis.tick_params(labelbottom=layca, labelleft=axis is line[0])
         line[0].set_ylabel(f"{part.task}\n{SIDES[layca]}")
     for axis, optimizer in zip(axes[0], OPTIMIZERS, strict=True):
         axis.set_title(NAMES[optimizer])

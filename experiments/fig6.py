@@ -30,7 +30,7 @@ def draw(preset: str, results: Results) -> Figure:
             axis.plot(multipliers, color=shade, label=f"|α| = {size:g}" if alpha == size else None)
     axis.set(xlabel="layer", ylabel="factor of the learning rate", xlim=(0, LAYERS - 1))
     axis.grid(alpha=0.3)
-    axis.legend(fontsize="x-small", loc="center", ncols=2)
+    axis.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
 
 

@@ -1,6 +1,7 @@
-"""Markdown pages: whether their code runs, prints what they say, and their links lead somewhere."""
+"""Markdown pages and notebooks: whether their code runs, prints what they say, and their links lead somewhere."""
 
 import functools
+import json
 import re
 from contextlib import redirect_stdout
 from io import StringIO
@@ -38,8 +39,16 @@ def _says(said: str, printed: str) -> bool:
 
 def broken_links(page: Path) -> list[str]:
     """The relative links of a page that lead to no file, or to no heading of one."""
-    links = re.findall(r"\]\(([^)\s]+)", _FENCED.sub("", page.read_text()))
+    links = re.findall(r"\]\(([^)\s]+)", _FENCED.sub("", _markdown(page)))
     return [link for link in links if "://" not in link and not _leads_somewhere(page, link)]
+
+
+def _markdown(page: Path) -> str:
+    """The text of a page, or of a notebook's cells that are text."""
+    if page.suffix != ".ipynb":
+        return page.read_text()
+    cells = json.loads(page.read_text())["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
 
 def _leads_somewhere(page: Path, link: str) -> bool:
@@ -49,5 +58,5 @@ def _leads_somewhere(page: Path, link: str) -> bool:
 
 
 def _headings(page: Path) -> list[str]:
-    titles = re.findall(r"^#+ (.*)$", _FENCED.sub("", page.read_text()), re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", _FENCED.sub("", _markdown(page)), re.MULTILINE)
     return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]

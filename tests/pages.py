@@ -1,4 +1,4 @@
-"""Markdown pages and notebooks: whether their code runs, prints what they say, and their links lead somewhere."""
+"""Markdown pages, and the text of notebooks: whether code prints what they say and links lead somewhere."""
 
 import functools
 import json

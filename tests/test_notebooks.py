@@ -36,8 +36,10 @@ def unknown_names(notebook):
     taken = set()
     for cell in code_cells(notebook):
         for node in ast.walk(ast.parse(cell.source)):
-            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "layca_optax":
-                taken |= {alias.name for alias in node.names} if node.module == "layca_optax" else {node.module}
+            if isinstance(node, ast.ImportFrom) and node.module == "layca_optax":
+                taken |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module.startswith("layca_optax."):
+                taken.add(node.module)
             elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "layca_optax":
                 taken.add(node.attr)
     return taken - set(layca_optax.__all__)

@@ -171,25 +171,28 @@ def layca(
             other_updates, others_state = masked.update(updates, state.others, params, **extra_args)
             other_steps = jax.tree.leaves(other_updates)
 
-        norms = iter(state.initial_norm)
         sign = -1 if flip_sign else 1
-        result = []
-        for w, s, other, ax, rate in zip(weights, steps, other_steps, axes, rates, strict=True):
+        turning = [i for i, ax in enumerate(axes) if ax is not None]
+        turned = turn(
+            [jnp.asarray(weights[i]) for i in turning],
+            [steps[i] for i in turning],
+            [sign * rates[i] for i in turning],
+            list(state.initial_norm),
+            axes=tuple(axes[i] for i in turning),
+            tangent=tangent,
+            retraction=retraction,
+        )
+        result = dict(zip(turning, turned, strict=True))
+        for i, (w, s, other, rate) in enumerate(zip(weights, steps, other_steps, rates, strict=True)):
             w = jnp.asarray(w)
             if not is_inexact(w):
-                result.append(jnp.zeros_like(w))
-            elif ax is not None:
-                n0 = next(norms)
-                turned = turn(w, sign * s, rate, n0, axes=ax, tangent=tangent, retraction=retraction)
-                result.append(turned)
-            elif inner is None:
-                result.append(_plain_step(w, sign * s, rate))
-            else:
-                result.append(other)
+                result[i] = jnp.zeros_like(w)
+            elif i not in result:
+                result[i] = _plain_step(w, sign * s, rate) if inner is None else other
         new_state = LaycaState(
             jnp.asarray(optax.safe_increment(state.count)), state.initial_norm, others_state
         )
-        return jax.tree.unflatten(treedef, result), new_state
+        return jax.tree.unflatten(treedef, [result[i] for i in range(len(weights))]), new_state
 
     # optax types all states alike.
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyrefly: ignore[bad-argument-type]

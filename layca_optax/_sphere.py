@@ -47,111 +47,170 @@ def visible_zeros(norms: jax.Array) -> int:
     return int(np.sum(np.asarray(norms) == 0)) if seen else 0
 
 
-class _Turn(NamedTuple):
-    """The new weights less the old: `along * w + across * t`.
+class _Direction(NamedTuple):
+    """`t = step_scale * s - lean * u - rest * u` where `u = w / n0`, and the squares that make it a unit.
 
-    Here `t = step_scale * s - (lean + rest) * weight_scale * w`. `lean` removes the part of the
-    step along the weights and `rest` what rounding left of it. One number a vector each; where `exists` is
-    false there is no direction to turn in.
+    `lean` removes the part of the step along the weights and `rest` what rounding left of it. One number a
+    vector each; `tt_vv` is NaN where there is no direction.
     """
 
-    along: jax.Array
-    across: jax.Array
+    step_scale: jax.Array
     lean: jax.Array
     rest: jax.Array
-    step_scale: jax.Array
-    weight_scale: jax.Array
-    exists: jax.Array
+    uu_vv: jax.Array
+    tt_vv: jax.Array
 
 
 # Compiled, because outside jit `lax.cond` would be compiled anew at every call.
 @partial(jax.jit, static_argnames=("axes", "tangent", "retraction"))
 def turn(
-    weights: jax.Array,
-    step: jax.Array,
-    rate: jax.Array,
-    initial_norm: jax.Array,
+    weights: list[jax.Array],
+    steps: list[jax.Array],
+    rates: list[jax.Array],
+    initial_norms: list[jax.Array],
     *,
-    axes: Axes,
+    axes: tuple[Axes, ...],
     tangent: bool,
     retraction: str,
-) -> jax.Array:
-    """The update `w' - w` of one leaf; zero for vectors that have no direction to turn in.
+) -> list[jax.Array]:
+    """The updates `w' - w` of all leaves; zero for vectors that have no direction to turn in.
 
     Three sums and one linear combination suffice for almost every step. Where squares would overflow or
-    vanish, or cancellation would cost digits (a step nearly parallel to the weights), a second, slower way
-    to the same seven numbers is taken; it reads the leaf several times but is rare.
+    vanish, or cancellation would cost digits (a step nearly parallel to the weights, or no step at all), a
+    second, slower way to the same numbers is taken. That is one choice for all leaves: a GPU asks the host
+    for every choice.
     """
-    dtype = compute_dtype(weights)
-    w, s = weights.astype(dtype), step.astype(dtype)
-    rate = expand_inner(jnp.asarray(rate, dtype), w.ndim, axes)
-    n0 = expand_inner(initial_norm, w.ndim, axes)
-    if retraction == "projection":
-        # Only the direction of (1, rate) matters; neither part may overflow when squared.
-        larger = jnp.maximum(1, jnp.abs(rate))
-        p, q = 1 / larger, rate / larger
-    else:
-        p, q = jnp.cos(rate), jnp.sin(rate)
-
-    ss, sw, ww = (sum_vectors(x, axes) for x in (s * s, s * w, w * w))
-    lean = sw / ww if tangent else jnp.zeros_like(sw)
-    tt = ss - lean * sw
-    vv = p * p + q * q + (0 if tangent else 2 * p * q * (sw / jnp.sqrt(ss * ww)))
-    one = jnp.ones_like(ss)
-    low, high = jnp.sqrt(jnp.finfo(dtype).tiny), jnp.sqrt(jnp.finfo(dtype).max)
-    in_range = (ss > low) & (ss < high) & (ww > low) & (ww < high)
-    easy = jnp.all(in_range & (tt > ss / 4) & (vv > 0.25))
-    result = jax.lax.cond(
-        easy,
-        lambda: _finish(p, q, n0, tt, vv, ww, lean, jnp.zeros_like(one), one, one, in_range),
-        lambda: _careful_turn(w, s, p, q, n0, axes, tangent),
+    if not weights:
+        return []
+    leaves = list(zip(weights, steps, initial_norms, axes, strict=True))
+    pq = [_combination(rate, compute_dtype(w), retraction) for w, rate in zip(weights, rates, strict=True)]
+    sums = [_sums(w, s, ax) for w, s, _, ax in leaves]
+    fast = [
+        _direction(*leaf_sums, n0, *leaf_pq, tangent)
+        for leaf_sums, n0, leaf_pq in zip(sums, initial_norms, pq, strict=True)
+    ]
+    directions = jax.lax.cond(
+        jnp.all(jnp.stack([jnp.all(easy) for easy, _ in fast])),
+        lambda: [direction for _, direction in fast],
+        lambda: [
+            _careful_direction(w, s, n0, ss, *leaf_pq, *leaf_fast, ax, tangent)
+            for (w, s, n0, ax), (ss, _, _), leaf_pq, leaf_fast in zip(leaves, sums, pq, fast, strict=True)
+        ],
     )
-    t = (result.step_scale * s - result.lean * (result.weight_scale * w)) - result.rest * (
-        result.weight_scale * w
-    )
-    exists = result.exists & (n0 > 0) & (n0 < _most(dtype)) & jnp.isfinite(rate)
-    exists = exists & jnp.isfinite(result.along) & jnp.isfinite(result.across)
-    update = jnp.where(exists, result.along * w + result.across * t, 0)
-    largest = jnp.finfo(weights.dtype).max
-    if largest < _most(dtype):  # float16: an update may be twice as large as any weight
-        update = jnp.clip(update, -largest, largest)
-    return update.astype(weights.dtype)
+    return [
+        _update(w, s, n0, *leaf_pq, direction, ax)
+        for (w, s, n0, ax), leaf_pq, direction in zip(leaves, pq, directions, strict=True)
+    ]
 
 
-def _careful_turn(
-    w: jax.Array, s: jax.Array, p: jax.Array, q: jax.Array, n0: jax.Array, axes: Axes, tangent: bool
-) -> _Turn:
-    """As in `turn`, from vectors scaled to unit size, the projection done twice and its result measured."""
-    w, weight_scale = _to_unit_size(w, axes)
-    s, step_scale = _to_unit_size(s, axes)
-    ss, ww = sum_vectors(s * s, axes), sum_vectors(w * w, axes)
+def _combination(rate: jax.Array, dtype: jnp.dtype, retraction: str) -> tuple[jax.Array, jax.Array]:
+    """`p` and `q` of `v = p w/||w|| + q t/||t||`. A negative rate turns away from the step."""
+    rate = jnp.asarray(rate, dtype)
+    if retraction == "geodesic":
+        return jnp.cos(rate), jnp.sin(rate)
+    # Only the direction of (1, rate) matters; neither part may overflow when squared.
+    larger = jnp.maximum(1, jnp.abs(rate))
+    return 1 / larger, rate / larger
+
+
+# The functions of one leaf are compiled, so that leaves of equal shape are traced once.
+@partial(jax.jit, static_argnums=2)
+def _sums(w: jax.Array, s: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array, jax.Array]:
+    dtype = compute_dtype(w)
+    w, s = w.astype(dtype), s.astype(dtype)
+    return _total(s * s, axes), _total(s * w, axes), _total(w * w, axes)
+
+
+@partial(jax.jit, static_argnums=6)
+def _direction(
+    ss: jax.Array, sw: jax.Array, ww: jax.Array, n0: jax.Array, p: jax.Array, q: jax.Array, tangent: bool
+) -> tuple[jax.Array, _Direction]:
+    """What follows from the sums, and whether it is right: neither squares nor differences lost digits."""
+    one, zero = jnp.ones_like(ss), jnp.zeros_like(ss)
+    low, high = _range(ss.dtype)
+    smallest, largest = jnp.minimum(jnp.minimum(ss, ww), n0), jnp.maximum(jnp.maximum(ss, ww), n0)
+    easy = (smallest > low) & (largest < high)
+    uu, vv = ww / (n0 * n0), p * p + q * q
     if tangent:
-        lean = sum_vectors(s * w, axes) / ww
-        t = s - lean * w
-        rest = sum_vectors(t * w, axes) / ww
-        t = t - rest * w
-        tt, vv = sum_vectors(t * t, axes), p * p + q * q
+        lean = sw / ww
+        tt = ss - lean * sw
+        easy = easy & (tt > ss / 4)
     else:
-        lean = rest = jnp.zeros_like(ss)
-        v = (p / jnp.sqrt(ww)) * w + (q / jnp.sqrt(ss)) * s
-        tt, vv = ss, sum_vectors(v * v, axes)
-    # Below this, rounding of s alone could have made t (and that of w and s, v).
-    least = (8 * jnp.finfo(w.dtype).eps) ** 2
-    exists = (tt > least * ss) & (vv > least) & jnp.isfinite(ss) & jnp.isfinite(ww)
-    exists = exists & (jnp.sqrt(ww) / weight_scale < _most(w.dtype))
-    return _finish(p, q, n0, tt, vv, ww, lean, rest, step_scale, weight_scale, exists)
+        lean, tt = zero, ss
+        vv = vv + 2 * p * q * (sw / jnp.sqrt(ss * ww))
+        easy = easy & (vv > 0.25)
+    return easy, _Direction(one, lean * n0, zero, uu * vv, tt * vv)
 
 
-def _finish(p, q, n0, tt, vv, ww, lean, rest, step_scale, weight_scale, exists) -> _Turn:
-    """`w' = n0 v / ||v||` with `v = p w/||w|| + q t/||t||`, written as multiples of w and t."""
-    along = p * (n0 * weight_scale) / jnp.sqrt(ww * vv) - 1
-    across = q * n0 / jnp.sqrt(tt * vv)
-    return _Turn(along, across, lean, rest, step_scale, weight_scale, exists)
+@partial(jax.jit, static_argnums=(8, 9))
+def _careful_direction(
+    w: jax.Array,
+    s: jax.Array,
+    n0: jax.Array,
+    ss: jax.Array,
+    p: jax.Array,
+    q: jax.Array,
+    easy: jax.Array,
+    fast: _Direction,
+    axes: Axes,
+    tangent: bool,
+) -> _Direction:
+    """As `_direction`, from vectors scaled so that squares are right, projected twice, the result measured.
+
+    Vectors for which that was not necessary keep what they have: their updates do not depend on the others.
+    """
+    dtype = compute_dtype(w)
+    spread = lambda x: expand_inner(x, w.ndim, axes)
+    low, high = _range(dtype)
+    far = float(2.0 ** (jnp.finfo(dtype).maxexp * 5 // 6))
+    step_scale = jnp.where(ss < low, far, jnp.where(ss < high, jnp.ones_like(ss), 1 / far))
+    u, s = w.astype(dtype) * spread(1 / n0), s.astype(dtype) * spread(step_scale)
+    ss, uu, vv = _total(s * s, axes), _total(u * u, axes), p * p + q * q
+    lean = rest = jnp.zeros_like(ss)
+    tt = ss
+    if tangent:
+        lean = _total(s * u, axes) / uu
+        t = s - spread(lean) * u
+        tu = _total(t * u, axes)
+        rest = tu / uu
+        tt = _total(t * t, axes) - rest * tu
+    else:
+        v = spread(p / jnp.sqrt(uu)) * u + spread(q / jnp.sqrt(ss)) * s
+        vv = _total(v * v, axes)
+    # Rounding alone can make up to this part of a square; updates may be twice as long as these norms.
+    least, most = (8 * jnp.finfo(dtype).eps) ** 2, jnp.finfo(dtype).max / 4
+    exists = (tt > least * ss) & (vv > least) & (uu > low) & (jnp.maximum(1, jnp.sqrt(uu)) * n0 < most)
+    careful = _Direction(step_scale, lean, rest, uu * vv, jnp.where(exists, tt * vv, jnp.nan))
+    return jax.tree.map(partial(jnp.where, easy), fast, careful)
 
 
-def _most(dtype: jnp.dtype) -> np.floating:
-    """Norms below this leave room for an update, which may be twice as long."""
-    return jnp.finfo(dtype).max / 4
+@partial(jax.jit, static_argnums=6)
+def _update(
+    w: jax.Array, s: jax.Array, n0: jax.Array, p: jax.Array, q: jax.Array, direction: _Direction, axes: Axes
+) -> jax.Array:
+    """`n0 v/||v|| - w`, written with multiples of w and t."""
+    dtype = compute_dtype(w)
+    step_scale, lean, rest, uu_vv, tt_vv = (expand_inner(x, w.ndim, axes) for x in direction)
+    p, q, n0 = (expand_inner(x, w.ndim, axes) for x in (p, q, n0))
+    along, across = p / jnp.sqrt(uu_vv) - 1, q * n0 / jnp.sqrt(tt_vv)
+    exact, s = w.astype(dtype), s.astype(dtype)
+    u = exact * (1 / n0)
+    t = (step_scale * s - lean * u) - rest * u
+    exists = jnp.isfinite(along) & jnp.isfinite(across)
+    update = jnp.where(exists, along * exact + across * t, 0)
+    largest = jnp.finfo(w.dtype).max
+    if largest < jnp.finfo(dtype).max:  # float16: an update may be twice as large as any weight
+        update = jnp.clip(update, -largest, largest)
+    return update.astype(w.dtype)
+
+
+def _total(x: jax.Array, axes: Axes) -> jax.Array:
+    return jnp.sum(x, axis=_inner(x, axes))
+
+
+def _range(dtype: jnp.dtype) -> tuple[np.floating, np.floating]:
+    """Sums of squares between these are right, whatever the squares of single entries are."""
+    return np.sqrt(jnp.finfo(dtype).tiny), np.sqrt(jnp.finfo(dtype).max)
 
 
 def _to_unit_size(x: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array]:

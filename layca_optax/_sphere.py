@@ -1,9 +1,9 @@
-"""The arithmetic of one leaf: norms and turns on the sphere, accurate at every scale.
+"""The arithmetic: norms and turns on the sphere, accurate at every scale.
 
 A leaf holds one or several weight vectors; the axes `axes` enumerate them. All
-functions compute in at least float32 and keep reduced axes, so that scalars of
-a vector broadcast against its entries. Only elementwise operations and sums over
-axes are used: those work under every sharding, explicit meshes included.
+functions compute in at least float32; what is one number a vector has the shape
+of the enumerated axes. Only elementwise operations and sums over axes are used:
+those work under every sharding, explicit meshes included.
 """
 
 from functools import partial

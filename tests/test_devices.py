@@ -77,6 +77,7 @@ def losses_in_float64(devices):
     return [record["train_loss"] for _, record in run]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_three_epochs_on_8_devices_are_those_on_one():
     found, expected = losses_in_float64(all_devices()), losses_in_float64(one_device())
@@ -102,6 +103,7 @@ def test_batches_that_are_too_large_are_not_proposed():
     all_devices().check_batch_size(1016, largest=1020)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eight_devices")
 def test_a_run_with_parameters_in_pieces_resumes_with_whole_ones(tmp_path):
     """A checkpoint does not know on how many devices it was written."""

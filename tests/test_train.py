@@ -50,7 +50,7 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
     assert (tmp_path / "run" / "checkpoint").is_dir()
 
 
-@pytest.mark.parametrize("with_layca", [True, False])
+@pytest.mark.parametrize("with_layca", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("optimizer", DIRECTIONS)
 def test_every_optimizer_learns(optimizer, with_layca):
     config = Flags(optimizer=optimizer, layca=with_layca, epochs=3).resolved()

@@ -4,10 +4,9 @@
     python -m benchmarks.optimizers sizes
     python -m benchmarks.optimizers leaves
 
-`networks` takes seven minutes on two idle cores and 12 GiB, `sizes` four and `leaves` three. A step is
-`optimizer.update` and `optax.apply_updates` in one jitted function that donates parameters and state.
-Gradients change: with one gradient for ever the weights would turn parallel to it within forty steps, where
-Layca takes its careful path.
+`networks` needs 12 GiB. A step is `optimizer.update` and `optax.apply_updates` in one jitted function that
+donates parameters and state. Gradients change: with one gradient for ever the weights would turn parallel to
+it within forty steps, where Layca takes its careful path.
 """
 
 import sys

@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import numpy as np
 import optax
 from matplotlib.figure import Figure
@@ -66,14 +65,14 @@ OPTIMIZERS: Mapping[str, Callable[[], optax.GradientTransformation]] = {
 class Stepper:
     """An optimizer at work on a tree of random numbers: each call is a step."""
 
-    def __init__(self, make: Callable[[], Any], gradients: Sequence[Any]) -> None:
+    def __init__(self, make: Callable[[], Any], params: Any, gradients: Sequence[Any]) -> None:
         optimizer = make()
 
         def step(params: Any, state: Any, gradients: Any) -> tuple[Any, Any]:
             updates, state = optimizer.update(gradients, state, params)
             return optax.apply_updates(params, updates), state
 
-        self.params = jax.tree.map(lambda g: g * jnp.asarray(0.05, g.dtype), gradients[-1])
+        self.params = jax.tree.map(jnp.copy, params)  # they are donated
         self.state = jax.jit(optimizer.init)(self.params)
         started = time.perf_counter()
         self.step = jax.jit(step, donate_argnums=(0, 1))
@@ -97,8 +96,8 @@ def steppers(shapes: Shapes, dtype: Any, names: Sequence[str]) -> dict[str, Step
             for k, s in zip(jax.random.split(key, len(shapes)), shapes, strict=True)
         ]
     )
-    gradients = [draw(jax.random.key(seed)) for seed in range(GRADIENTS)]
-    return {name: Stepper(OPTIMIZERS[name], gradients) for name in names}
+    params, *gradients = [draw(jax.random.key(seed)) for seed in range(1 + GRADIENTS)]
+    return {name: Stepper(OPTIMIZERS[name], params, gradients) for name in names}
 
 
 def shapes_of(task: str) -> Shapes:
@@ -153,28 +152,28 @@ def sizes() -> None:
     print("|---" * (len(millions) + 1) + "|")
     for name in names:
         print(f"| {name} | " + " | ".join(f"{ns:.2f}" for ns in nanoseconds[name]) + " |")
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     for i, name in enumerate(names):
         ours = name.startswith("layca")
-        colour = mpl.colormaps["tab10"](i % 10)
-        axes.plot(
-            millions, nanoseconds[name], "o-" if ours else "s--", color=colour, lw=2 if ours else 1, ms=4
-        )
-        axes.annotate(
-            name,
-            (millions[-1], nanoseconds[name][-1]),
-            (6, 0),
-            textcoords="offset points",
-            color=colour,
-            va="center",
-            fontsize=8,
-        )
+        style = {"marker": "o", "lw": 2} if ours else {"marker": "s", "lw": 1, "ls": "--"}
+        axes.plot(millions, nanoseconds[name], color=f"C{i}", ms=4, label=name, **style)
     axes.set(
         xscale="log", yscale="log", xlabel="parameters (millions)", ylabel="nanoseconds a parameter and step"
     )
     axes.set_xticks(millions, [str(million) for million in millions])
+    axes.set_yticks([0.2, 0.5, 1, 2], ["0.2", "0.5", "1", "2"])
+    axes.minorticks_off()
     axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    dearest_first = sorted(range(len(names)), key=lambda i: -nanoseconds[names[i]][-1])
+    figure.legend(
+        [handles[i] for i in dearest_first],
+        [labels[i] for i in dearest_first],
+        loc="outside right center",
+        frameon=False,
+        fontsize=8,
+    )
     figure.savefig(FIGURE, dpi=100)
     print(FIGURE, file=sys.stderr)
 

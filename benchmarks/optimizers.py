@@ -156,8 +156,8 @@ def sizes() -> None:
     axes = figure.subplots()
     for i, name in enumerate(names):
         ours = name.startswith("layca")
-        style = {"marker": "o", "lw": 2} if ours else {"marker": "s", "lw": 1, "ls": "--"}
-        axes.plot(millions, nanoseconds[name], color=f"C{i}", ms=4, label=name, **style)
+        marker, width = ("o-", 2) if ours else ("s--", 1)
+        axes.plot(millions, nanoseconds[name], marker, color=f"C{i}", lw=width, ms=4, label=name)
     axes.set(
         xscale="log", yscale="log", xlabel="parameters (millions)", ylabel="nanoseconds a parameter and step"
     )

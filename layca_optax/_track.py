@@ -60,9 +60,9 @@ def track_rotation(*, rotate: Rotate = "layer", every: int = 1) -> optax.Gradien
 
     The state holds one copy of all rotating leaves, sharded as they are. A measurement reads the weights,
     their update and that copy a few times over, one to two steps of `layca` on a CPU; with `every=k` it is
-    done once in `k` steps, but the update must then be written to memory at every step, which on a CPU costs
-    as much. (Under `vmap`, which turns `jax.lax.cond` into a selection, it is done at every step and then
-    dropped.)
+    done once in `k` steps, but every step must then hold the update as an array, and on CPUs the memory for
+    that can cost as much as the measurement. (Under `vmap`, which turns `jax.lax.cond` into a selection, it
+    is done at every step and then dropped.)
 
     Args:
       rotate: which leaves rotate and as how many vectors, as in `layca`.

@@ -4,9 +4,12 @@
     python -m benchmarks.optimizers sizes
     python -m benchmarks.optimizers leaves
 
-`networks` needs 12 GiB. A step is `optimizer.update` and `optax.apply_updates` in one jitted function that
-donates parameters and state. Gradients change: with one gradient for ever the weights would turn parallel to
-it within forty steps, where Layca takes its careful path.
+`networks` needs 12 GiB. Pages of 2 MB, `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the command, keep the
+numbers from depending on where the system happens to put the arrays.
+
+A step is `optimizer.update` and `optax.apply_updates` in one jitted function that donates parameters and
+state. Gradients change: with one gradient for ever the weights would turn parallel to it within forty steps,
+where Layca takes its careful path.
 """
 
 import sys
@@ -21,13 +24,14 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
-from benchmarks.timing import interleaved, machine, ratio
+from benchmarks.timing import Times, interleaved, machine, ratio
 from layca_optax import layca, track_rotation
 from models import pure
 from training.tasks import TASKS
 
 FIGURE = Path(__file__).parent / "optimizers.png"
 GRADIENTS = 3
+PLACES = 5
 Shapes = Sequence[tuple[int, ...]]
 
 
@@ -81,6 +85,11 @@ class Stepper:
         jax.block_until_ready(self())
         self.first_call = time.perf_counter() - started
 
+    def move(self, gradients: Sequence[Any]) -> None:
+        """To other memory; the gradients are there already."""
+        self.params, self.state = jax.tree.map(jnp.copy, (self.params, self.state))
+        self.gradients = gradients
+
     def __call__(self) -> Any:
         self.calls += 1
         gradients = self.gradients[self.calls % len(self.gradients)]
@@ -100,6 +109,20 @@ def steppers(shapes: Shapes, dtype: Any, names: Sequence[str]) -> dict[str, Step
     return {name: Stepper(OPTIMIZERS[name], params, gradients) for name in names}
 
 
+def timed(made: Mapping[str, Stepper], rounds: int) -> Times:
+    """As `interleaved`, `PLACES` times over, each time with all arrays elsewhere in memory.
+
+    Where the system puts them changes a step by up to half, for as long as they live.
+    """
+    parts = []
+    for _ in range(PLACES):
+        gradients = jax.tree.map(jnp.copy, next(iter(made.values())).gradients)
+        for stepper in made.values():
+            stepper.move(gradients)
+        parts.append(interleaved(made, rounds))
+    return {name: np.concatenate([part[name] for part in parts]) for name in made}
+
+
 def shapes_of(task: str) -> Shapes:
     params, _ = jax.eval_shape(pure(TASKS[task].build).init, jax.random.key(0))
     return [leaf.shape for leaf in jax.tree.leaves(params)]
@@ -112,46 +135,51 @@ def transformer_shapes() -> Shapes:
 
 
 def networks() -> None:
-    """A table for every tree and dtype."""
+    """A table for every tree."""
     trees = {
         "ResNet-32": shapes_of("c100-resnet"),
         "c10-cnn1": shapes_of("c10-cnn1"),
         "MLP": shapes_of("mnist-mlp"),
         "transformer": transformer_shapes(),
     }
-    print("| tree | dtype | optimizer | ms | against sgd | against adam | against layca |")
-    print("|---|---|---|---|---|---|---|")
+    baselines = ("sgd", "adam", "layca")
+    dtypes = (jnp.float32, jnp.bfloat16)
     for tree, shapes in trees.items():
         size = sum(np.prod(shape) for shape in shapes) / 1e6
         # Muon's products of matrices take the transformer a minute a step.
         names = [name for name in OPTIMIZERS if tree != "transformer" or name != "muon"]
-        medians = {}
-        for dtype in (jnp.float32, jnp.bfloat16):
-            times = interleaved(steppers(shapes, dtype, names), rounds=31 if size < 50 else 11)
-            for name in names:
-                ratios = " | ".join(ratio(times, name, baseline) for baseline in ("sgd", "adam", "layca"))
-                what = f"{tree}, {len(shapes)} leaves, {size:.1f} M | {dtype.__name__} | {name}"
-                print(f"| {what} | {1e3 * np.median(times[name]):.2f} | {ratios} |", flush=True)
-            medians[dtype.__name__] = np.median(times["layca"])
-        print(
-            f"{tree}: layca in bfloat16 / float32 {medians['bfloat16'] / medians['float32']:.2f}",
-            file=sys.stderr,
-        )
+        times = {d: timed(steppers(shapes, d, names), rounds=9 if size < 50 else 3) for d in dtypes}
+        columns = [f"{d.__name__}, ms" + "".join(f" | against {b}" for b in baselines) for d in dtypes]
+        print(f"| {tree}, {len(shapes)} leaves, {size:.1f} M | " + " | ".join(columns) + " |")
+        print("|---" * (1 + (1 + len(baselines)) * len(dtypes)) + "|")
+        for name in names:
+            cells = [
+                f"{1e3 * np.median(t[name]):.2f} | " + " | ".join(ratio(t, name, b) for b in baselines)
+                for t in times.values()
+            ]
+            print(f"| {name} | " + " | ".join(cells) + " |")
+        print(flush=True)
 
 
 def sizes() -> None:
     """Cost by the number of parameters, in 16 leaves: a table and a figure."""
     millions = (1, 3, 10, 30, 100)
     names = [name for name in OPTIMIZERS if name != "muon"]
+    compared = [("layca", "sgd"), ("layca", "adam"), *((name, "layca") for name in names[-2:])]
     nanoseconds = {name: [] for name in names}
+    ratios = {pair: [] for pair in compared}
     for million in millions:
-        times = interleaved(steppers([(million * 64, 1024)] * 16, jnp.float32, names), rounds=15)
+        times = timed(steppers([(million * 64, 1024)] * 16, jnp.float32, names), rounds=5)
         for name in names:
             nanoseconds[name].append(1e9 * np.median(times[name]) / (million * 64 * 1024 * 16))
+        for pair in compared:
+            ratios[pair].append(ratio(times, *pair))
     print("| nanoseconds a parameter | " + " | ".join(f"{million} M" for million in millions) + " |")
     print("|---" * (len(millions) + 1) + "|")
     for name in names:
         print(f"| {name} | " + " | ".join(f"{ns:.2f}" for ns in nanoseconds[name]) + " |")
+    for name, baseline in compared:
+        print(f"| {name} against {baseline} | " + " | ".join(ratios[name, baseline]) + " |")
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     for i, name in enumerate(names):
@@ -189,7 +217,7 @@ def leaves() -> None:
         "1,000 of 100 shapes": [(8 + i % 100, 64) for i in range(1000)],
     }.items():
         made = steppers(shapes, jnp.float32, ("sgd", "adam", "layca"))
-        times = interleaved(made, rounds=15)
+        times = timed(made, rounds=5)
         for name, stepper in made.items():
             first = f"{stepper.first_call:.1f} | {stepper.first_call / made['adam'].first_call:.1f}"
             step = f"{1e3 * np.median(times[name]):.2f} | {ratio(times, name, 'adam')}"

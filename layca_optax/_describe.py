@@ -10,7 +10,7 @@ import optax
 from layca_optax._paths import join, leaf_paths
 from layca_optax._rates import check_rates, match_rates
 from layca_optax._rules import Axes, Rotate, check_rule, fewest_axes, is_inexact, vector_axes
-from layca_optax._sphere import vector_norms, visible_zeros
+from layca_optax._vectors import vector_norms, visible_zeros
 
 # One misspelt rate leaves every leaf of a network without one.
 _MOST_PROBLEMS = 6

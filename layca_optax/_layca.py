@@ -9,7 +9,8 @@ import optax
 from layca_optax._paths import check_same_leaves, join, leaf_paths
 from layca_optax._rates import check_rates, rates_for_leaves
 from layca_optax._rules import Axes, Rotate, check_rule, is_inexact, vector_axes
-from layca_optax._sphere import compute_dtype, turn, vector_norms, visible_zeros
+from layca_optax._turn import turn
+from layca_optax._vectors import compute_dtype, vector_norms, visible_zeros
 
 _RETRACTIONS = ("projection", "geodesic")
 

@@ -6,7 +6,7 @@ import optax
 
 from layca_optax._paths import check_same_leaves, join, leaf_paths
 from layca_optax._rules import Axes, Rotate, vector_axes
-from layca_optax._sphere import compute_dtype, drop_inner, expand_inner, sum_vectors, vector_norms
+from layca_optax._vectors import compute_dtype, expand_inner, sum_vectors, vector_norms
 
 
 def layer_rotation(
@@ -70,4 +70,13 @@ def cosine_distance(
     # Brought to the reference's length and only then to 1: equal vectors are exactly 0 apart, and two
     # references have no scaled copy of w in common that XLA would store.
     difference = (reference - w * (m / n)) / m
-    return drop_inner(sum_vectors(difference * difference, axes), axes) / 2
+    return sum_vectors(difference * difference, axes) / 2
+
+
+def norms_near(x: jax.Array, near: jax.Array, axes: Axes) -> jax.Array:
+    """As `vector_norms`. Norms that are not far from `near` keep the squares in range, so that it takes one
+    look at the entries, not two.
+    """
+    size = jnp.where(near > 0, near, 1)
+    scaled = x.astype(compute_dtype(x)) / expand_inner(size, x.ndim, axes)
+    return size * jnp.sqrt(sum_vectors(scaled * scaled, axes))

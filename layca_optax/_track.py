@@ -11,9 +11,12 @@ import numpy as np
 import optax
 
 from layca_optax._paths import check_same_leaves, join, leaf_boxes, leaf_paths
-from layca_optax._rotation import cosine_distance
+from layca_optax._rotation import cosine_distance, norms_near
 from layca_optax._rules import Axes, Rotate, check_rule, vector_axes
-from layca_optax._sphere import compute_dtype, drop_inner, expand_inner, sum_vectors, vector_norms
+from layca_optax._vectors import compute_dtype, vector_norms
+
+Arrays = dict[str, jax.Array]
+NamedAxes = tuple[tuple[str, Axes], ...]
 
 
 class TrackRotationState(NamedTuple):
@@ -29,6 +32,7 @@ class TrackRotationState(NamedTuple):
       initial_norm: the norms of its vectors.
       from_init: the cosine distances from `initial` after the latest step that was measured; at first 0.
       last_step: the angles of that step, in radians; at first 0.
+      previous: with `every` above 1, a copy of the leaf before that step, like `initial`; otherwise empty.
     """
 
     count: jax.Array
@@ -36,6 +40,7 @@ class TrackRotationState(NamedTuple):
     initial_norm: dict[str, jax.Array] | jax.Array
     from_init: dict[str, jax.Array] | jax.Array
     last_step: dict[str, jax.Array] | jax.Array
+    previous: dict[str, Any] | jax.Array
 
 
 def track_rotation(*, rotate: Rotate = "layer", every: int = 1) -> optax.GradientTransformationExtraArgs:
@@ -58,11 +63,9 @@ def track_rotation(*, rotate: Rotate = "layer", every: int = 1) -> optax.Gradien
     (`optax.MultiSteps(optax.chain(optimizer, track_rotation()), k)`): behind it, it would measure the
     steps of zero in between.
 
-    The state holds one copy of all rotating leaves, sharded as they are. A measurement reads the weights,
-    their update and that copy a few times over, one to two steps of `layca` on a CPU; with `every=k` it is
-    done once in `k` steps, but every step must then hold the update as an array, and on CPUs the memory for
-    that can cost as much as the measurement. (Under `vmap`, which turns `jax.lax.cond` into a selection, it
-    is done at every step and then dropped.)
+    The state holds a copy of all rotating leaves, sharded as they are. With `every=k` it holds a second one:
+    what the weights were before a step is kept only if that step is measured, and the others cost nothing.
+    (Under `vmap`, which turns `jax.lax.cond` into a selection, every step is measured and then dropped.)
 
     Args:
       rotate: which leaves rotate and as how many vectors, as in `layca`.
@@ -104,12 +107,13 @@ def track_rotation(*, rotate: Rotate = "layer", every: int = 1) -> optax.Gradien
     def init_fn(params: optax.Params) -> TrackRotationState:
         count = jnp.zeros([], jnp.int32)
         if not jax.tree.leaves(params):
-            return TrackRotationState(count, *(jnp.zeros([]) for _ in range(4)))
+            return TrackRotationState(count, *(jnp.zeros([]) for _ in range(5)))
         leaves = zip(leaf_paths(params), leaf_boxes(params), vector_axes(rotate, params), strict=True)
         rotating = [(join(path), box, ax) for path, box, ax in leaves if ax is not None]
         _refuse_twice([name for name, _, _ in rotating], "two leaves of the parameters are called {}")
         # Copies: parameters may be donated.
-        initial = {name: jax.tree.map(partial(jnp.array, copy=True), box) for name, box, _ in rotating}
+        copies = lambda: {name: jax.tree.map(partial(jnp.array, copy=True), box) for name, box, _ in rotating}
+        initial = copies()
         norms: dict[str, jax.Array] = {
             name: vector_norms(_unboxed(initial[name]), ax) for name, _, ax in rotating
         }
@@ -119,6 +123,7 @@ def track_rotation(*, rotate: Rotate = "layer", every: int = 1) -> optax.Gradien
             initial_norm=norms,
             from_init=jax.tree.map(jnp.zeros_like, norms),
             last_step=jax.tree.map(jnp.zeros_like, norms),
+            previous=copies() if every > 1 else {},
         )
 
     def update_fn(
@@ -134,21 +139,20 @@ def track_rotation(*, rotate: Rotate = "layer", every: int = 1) -> optax.Gradien
                 " in chains and wrappers that pass params on"
             )
         check_same_leaves(params, updates, "updates")
-        leaves = zip(
-            leaf_paths(params),
-            jax.tree.leaves(params),
-            jax.tree.leaves(updates),
-            vector_axes(rotate, params),
-            strict=True,
-        )
-        rotating = [(join(path), w, u, ax) for path, w, u, ax in leaves if ax is not None]
-        weights = {name: w for name, w, _, _ in rotating}
+        steps, treedef = jax.tree.flatten(updates)
+        leaves = zip(leaf_paths(params), jax.tree.leaves(params), vector_axes(rotate, params), strict=True)
+        rotating = [(i, join(path), w, ax) for i, (path, w, ax) in enumerate(leaves) if ax is not None]
+        weights = {name: w for _, name, w, _ in rotating}
         check_same_leaves(weights, _entries(state.initial), "the state of track_rotation")
-        if weights:
-            steps = {name: u for name, _, u, _ in rotating}
-            axes = tuple((name, ax) for name, _, _, ax in rotating)
-            from_init, last_step = _measured(state, weights, steps, axes, every)
-            state = state._replace(from_init=from_init, last_step=last_step)
+        turns = {name: steps[i] for i, name, _, _ in rotating}
+        axes = tuple((name, ax) for _, name, _, ax in rotating)
+        if weights and every == 1:
+            state = _measure(state, weights, turns, axes)
+        elif weights:
+            turns, state = _measure_some(state, weights, turns, axes, every)
+            for i, name, _, _ in rotating:
+                steps[i] = turns[name]
+            updates = jax.tree.unflatten(treedef, steps)
         return updates, state._replace(count=jnp.asarray(optax.safe_increment(state.count)))
 
     # optax types all states alike.
@@ -205,54 +209,76 @@ def rotation_report(opt_state: optax.OptState) -> dict[str, dict[str, float | np
     return {name: report[name] for name in sorted(report, key=_natural)}
 
 
+@partial(jax.jit, static_argnames="axes")
+def _measure(
+    state: TrackRotationState, weights: Arrays, updates: Arrays, axes: NamedAxes
+) -> TrackRotationState:
+    from_init, last_step = _angles(state, weights, _applied(weights, updates), axes)
+    return state._replace(from_init=from_init, last_step=last_step)
+
+
 # Compiled, because outside jit `lax.cond` would be compiled anew at every call.
 @partial(jax.jit, static_argnames=("axes", "every"))
-def _measured(
+def _measure_some(
     state: TrackRotationState,
-    weights: dict[str, jax.Array],
-    updates: dict[str, jax.Array],
-    axes: tuple[tuple[str, Axes], ...],
+    weights: Arrays,
+    updates: Arrays,
+    axes: NamedAxes,
     every: int,
+) -> tuple[Arrays, TrackRotationState]:
+    """As `_measure`, at every k-th step, and the updates.
+
+    New weights are written over the old ones if those are donated. One choice that reads both would forbid
+    that and make every step copy them. Hence a choice before, whether to keep the old ones, and one after. A
+    factor of 1 makes the updates wait for the first.
+    """
+    measuring = state.count % every == 0
+    kept = _entries(state.previous)
+    previous, one = jax.lax.cond(
+        measuring,
+        lambda: ({name: _boxed(weights[name], box) for name, box in kept.items()}, jnp.float32(1)),
+        lambda: (kept, jnp.float32(1)),
+    )
+    updates = {name: update * one.astype(update.dtype) for name, update in updates.items()}
+    new_weights = _applied(weights, updates)
+    from_init, last_step = jax.lax.cond(
+        measuring,
+        lambda: _angles(state, {name: _unboxed(box) for name, box in previous.items()}, new_weights, axes),
+        lambda: (state.from_init, state.last_step),
+    )
+    return updates, state._replace(from_init=from_init, last_step=last_step, previous=previous)
+
+
+def _applied(weights: Arrays, updates: Arrays) -> Arrays:
+    """As `optax.apply_updates`, in the same words: in a step that does both, these are the same arrays."""
+    return {name: jnp.asarray(w + updates[name]).astype(w.dtype) for name, w in weights.items()}
+
+
+def _angles(
+    state: TrackRotationState, weights: Arrays, new_weights: Arrays, axes: NamedAxes
 ) -> tuple[Any, Any]:
-    """The state's `from_init` and `last_step` after this step."""
-
-    def measure() -> tuple[Any, Any]:
-        from_init, last_step = {}, {}
-        for name, ax in axes:
-            w, initial, initial_norms = weights[name], _unboxed(state.initial[name]), state.initial_norm[name]
-            new = _applied(w, updates[name])
-            norms = _norms(new, initial_norms, ax)
-            from_init[name] = cosine_distance(new, norms, initial, initial_norms, ax)
-            half = cosine_distance(new, norms, w, _norms(w, norms, ax), ax) / 2
-            last_step[name] = 2 * jnp.arcsin(jnp.sqrt(jnp.minimum(half, 1)))
-        return from_init, last_step
-
-    if every == 1:
-        return measure()
-    return jax.lax.cond(state.count % every == 0, measure, lambda: (state.from_init, state.last_step))
+    """`from_init` and `last_step` of the new weights."""
+    from_init, last_step = {}, {}
+    for name, ax in axes:
+        w, new, initial_norms = weights[name], _rounded(new_weights[name]), state.initial_norm[name]
+        norms = norms_near(new, initial_norms, ax)
+        from_init[name] = cosine_distance(new, norms, _unboxed(state.initial[name]), initial_norms, ax)
+        half = cosine_distance(new, norms, w, norms_near(w, norms, ax), ax) / 2
+        last_step[name] = 2 * jnp.arcsin(jnp.sqrt(jnp.minimum(half, 1)))
+    return from_init, last_step
 
 
-def _applied(weights: jax.Array, update: jax.Array) -> jax.Array:
-    """What `optax.apply_updates` makes of the weights, in at least float32.
+def _rounded(new: jax.Array) -> jax.Array:
+    """What was just computed, in at least float32, after the rounding to its dtype.
 
     XLA may leave out a rounding to 16 bits between two conversions, but not `reduce_precision`. That has no
     subnormal numbers; in float16 they are common enough to be left as they are.
     """
-    new = jnp.asarray(weights + update).astype(weights.dtype).astype(compute_dtype(weights))
-    info = jnp.finfo(weights.dtype)
+    info, wide = jnp.finfo(new.dtype), new.astype(compute_dtype(new))
     if info.bits >= 32:
-        return new
-    rounded = jax.lax.reduce_precision(new, exponent_bits=info.nexp, mantissa_bits=info.nmant)
-    return jnp.where(jnp.abs(new) < float(info.smallest_normal), new, rounded)
-
-
-def _norms(x: jax.Array, near: jax.Array, axes: Axes) -> jax.Array:
-    """As `vector_norms`. Norms that are not far from these keep the squares in range, so that it takes one
-    look at the entries, not two.
-    """
-    size = jnp.where(near > 0, near, 1)
-    scaled = x.astype(compute_dtype(x)) / expand_inner(size, x.ndim, axes)
-    return size * drop_inner(jnp.sqrt(sum_vectors(scaled * scaled, axes)), axes)
+        return wide
+    rounded = jax.lax.reduce_precision(wide, exponent_bits=info.nexp, mantissa_bits=info.nmant)
+    return jnp.where(jnp.abs(wide) < float(info.smallest_normal), wide, rounded)
 
 
 def _entries(by_path: dict[str, Any] | Any) -> dict[str, Any]:
@@ -263,6 +289,10 @@ def _unboxed(box: Any) -> jax.Array:
     """The array in a Flax variable: one of the parameters', or one that `nnx.Optimizer` made."""
     (array,) = jax.tree.leaves(box)
     return array
+
+
+def _boxed(array: jax.Array, like: Any) -> Any:
+    return jax.tree.unflatten(jax.tree.structure(like), [array])
 
 
 def _refuse_twice(names: list[str], message: str) -> None:

@@ -1,6 +1,7 @@
 """Every optimizer on parameters that lie in pieces on 8 devices does what it does on one."""
 
 import jax
+import jax.numpy as jnp
 import optax
 import optax.tree
 import pytest
@@ -16,6 +17,8 @@ from optimizers import (
     reference,
     schedule,
 )
+
+from layca_optax import layca
 
 SPECS = {
     "bias": PartitionSpec("model"),
@@ -89,3 +92,26 @@ def test_sharded_over_8_devices(name, kind):
         jax.device_get((params, state)),
         jax.device_get((reference(name).params[-1], reference(name).states[-1])),
     )
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30], ids=["usual gradient", "tiny gradient"])
+@pytest.mark.parametrize("rotate", ["layer", "neuron"])
+@pytest.mark.parametrize("kind", MESHES)
+def test_leaves_of_one_shape_keep_different_shardings(kind, rotate, scale):
+    specs = [("data", "model"), ("data", None), (None, "model"), (None, ("data", "model")), (None, None)]
+    mesh = MESHES[kind]()
+    shardings = [NamedSharding(mesh, PartitionSpec(*spec)) for spec in specs]
+    optimizer = layca(0.1, rotate=rotate)
+    params, gradient = (
+        [jax.random.normal(jax.random.key(seed + i), (16, 8)) for i in range(len(specs))] for seed in (0, 100)
+    )
+    gradient = [scale * g for g in gradient]
+    expected, _ = optimizer.update(gradient, optimizer.init(params), params)
+
+    with jax.set_mesh(mesh):
+        params, gradient = jax.device_put((params, gradient), (shardings, shardings))
+        updates, _ = jax.jit(optimizer.update)(gradient, jax.jit(optimizer.init)(params), params)
+    for update, sharding in zip(updates, shardings, strict=True):
+        assert update.sharding.is_equivalent_to(sharding, update.ndim)
+        assert jnp.any(update != 0)
+    assert_close(jax.device_get(updates), jax.device_get(expected))

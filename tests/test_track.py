@@ -142,6 +142,32 @@ def test_steps_that_are_not_measured_do_no_work(every):
     assert ("reduce_sum" in always) == (every == 1)
 
 
+def test_choosing_when_to_measure_copies_no_donated_weights():
+    optimizer, w = optax.chain(optax.sgd(0.1), track_rotation(every=10)), jnp.ones((512, 512))
+
+    def step(w, state, gradient):
+        updates, state = optimizer.update(gradient, state, w)
+        return optax.apply_updates(w, updates), state
+
+    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(w, optimizer.init(w), w).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < w.nbytes / 2
+
+
+def test_weights_before_a_measured_step_are_kept_until_the_next():
+    w, update = jnp.float32(normal((3, 4))), jnp.float32(normal((3, 4), 1))
+    tracker = track_rotation(every=2)
+    state, weights, kept = tracker.init(w), [], []
+    for _ in range(4):
+        weights.append(w)
+        out, state = tracker.update(update, state, w)
+        np.testing.assert_array_equal(out, update)
+        w = optax.apply_updates(w, out)
+        kept.append(state.previous["."])
+    for i, before in enumerate([0, 0, 2, 2]):
+        np.testing.assert_array_equal(kept[i], weights[before])
+    assert track_rotation().init(w).previous == {}
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_state_is_shaped_at_init_and_shares_nothing_with_the_parameters(dtype):
     params = {"a": jnp.ones((2, 3), dtype), "b": jnp.ones(3), "c": jnp.ones((2, 2))}

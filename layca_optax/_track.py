@@ -220,11 +220,7 @@ def _measure(
 # Compiled, because outside jit `lax.cond` would be compiled anew at every call.
 @partial(jax.jit, static_argnames=("axes", "every"))
 def _measure_some(
-    state: TrackRotationState,
-    weights: Arrays,
-    updates: Arrays,
-    axes: NamedAxes,
-    every: int,
+    state: TrackRotationState, weights: Arrays, updates: Arrays, axes: NamedAxes, every: int
 ) -> tuple[Arrays, TrackRotationState]:
     """As `_measure`, at every k-th step, and the updates.
 
@@ -234,11 +230,8 @@ def _measure_some(
     """
     measuring = state.count % every == 0
     kept = _entries(state.previous)
-    previous, one = jax.lax.cond(
-        measuring,
-        lambda: ({name: _boxed(weights[name], box) for name, box in kept.items()}, jnp.float32(1)),
-        lambda: (kept, jnp.float32(1)),
-    )
+    boxed = {name: jax.tree.unflatten(jax.tree.structure(box), [weights[name]]) for name, box in kept.items()}
+    previous, one = jax.lax.cond(measuring, lambda: (boxed, jnp.float32(1)), lambda: (kept, jnp.float32(1)))
     updates = {name: update * one.astype(update.dtype) for name, update in updates.items()}
     new_weights = _applied(weights, updates)
     from_init, last_step = jax.lax.cond(
@@ -289,10 +282,6 @@ def _unboxed(box: Any) -> jax.Array:
     """The array in a Flax variable: one of the parameters', or one that `nnx.Optimizer` made."""
     (array,) = jax.tree.leaves(box)
     return array
-
-
-def _boxed(array: jax.Array, like: Any) -> Any:
-    return jax.tree.unflatten(jax.tree.structure(like), [array])
 
 
 def _refuse_twice(names: list[str], message: str) -> None:

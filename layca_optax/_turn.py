@@ -237,9 +237,9 @@ def _sums_of_run(w: jax.Array, s: jax.Array, axes: Axes, *numbers: jax.Array) ->
 
 
 @partial(jax.jit, static_argnums=3)
-def _update(w: jax.Array, s: jax.Array, turn: _Turn, axes: Axes) -> jax.Array:
+def _update(w: jax.Array, s: jax.Array, numbers: _Turn, axes: Axes) -> jax.Array:
     dtype = compute_dtype(w)
-    step_scale, lean, rest, inverse, along, across = (expand_inner(x, w.ndim, axes) for x in turn)
+    step_scale, lean, rest, inverse, along, across = (expand_inner(x, w.ndim, axes) for x in numbers)
     exact, s = w.astype(dtype), s.astype(dtype)
     u = exact * inverse
     t = (step_scale * s - lean * u) - rest * u

@@ -271,3 +271,26 @@ def test_an_initial_norm_of_zero_that_init_could_not_see_stands_still():
     optimizer = layca(0.1)
     update, _ = optimizer.update(g, jax.jit(optimizer.init)(w), w)
     np.testing.assert_array_equal(update, np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0), (1e-30, 1e-30), (1.0, 1e-30)], ids=str)
+@pytest.mark.parametrize("retraction", ["projection", "geodesic"])
+def test_the_rate_can_be_differentiated(retraction, scales):
+    ws, gs, probes = (list(x) for x in np.random.default_rng(0).normal(size=(3, 2, 4, 3)))
+    ws, gs = jax.tree.map(jnp.float32, (ws, [scale * g for scale, g in zip(scales, gs, strict=True)]))
+
+    def probed(rate):
+        optimizer = layca(rate, retraction=retraction)
+        updates, _ = optimizer.update(gs, optimizer.init(ws), ws)
+        return sum(jnp.sum(p * u) for p, u in zip(jax.tree.map(jnp.float32, probes), updates, strict=True))
+
+    def expected(rate):
+        new = [
+            oracle.turned(w, -np.float64(g), oracle.norm(w), rate, retraction=retraction)
+            for w, g in zip(ws, gs, strict=True)
+        ]
+        return sum(np.sum(p * n) for p, n in zip(probes, new, strict=True))
+
+    h = 1e-5
+    slope = (expected(0.3 + h) - expected(0.3 - h)) / (2 * h)
+    assert jax.grad(probed)(0.3) == pytest.approx(slope, rel=1e-5, abs=1e-5)

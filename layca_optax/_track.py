@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from layca_optax._paths import check_same_leaves, join, leaf_boxes, leaf_paths
-from layca_optax._rotation import cosine_distance, norms_near
+from layca_optax._rotation import measure_step
 from layca_optax._rules import Axes, Rotate, check_rule, vector_axes
 from layca_optax._vectors import compute_dtype, vector_norms
 
@@ -147,12 +147,12 @@ def track_rotation(*, rotate: Rotate = "layer", every: int = 1) -> optax.Gradien
         turns = {name: steps[i] for i, name, _, _ in rotating}
         axes = tuple((name, ax) for _, name, _, ax in rotating)
         if weights and every == 1:
-            state = _measure(state, weights, turns, axes)
+            turns, state = _measure(state, weights, turns, axes)
         elif weights:
             turns, state = _measure_some(state, weights, turns, axes, every)
-            for i, name, _, _ in rotating:
-                steps[i] = turns[name]
-            updates = jax.tree.unflatten(treedef, steps)
+        for i, name, _, _ in rotating:
+            steps[i] = turns[name]
+        updates = jax.tree.unflatten(treedef, steps)
         return updates, state._replace(count=jnp.asarray(optax.safe_increment(state.count)))
 
     # optax types all states alike.
@@ -212,9 +212,32 @@ def rotation_report(opt_state: optax.OptState) -> dict[str, dict[str, float | np
 @partial(jax.jit, static_argnames="axes")
 def _measure(
     state: TrackRotationState, weights: Arrays, updates: Arrays, axes: NamedAxes
-) -> TrackRotationState:
-    from_init, last_step = _angles(state, weights, _applied(weights, updates), axes)
-    return state._replace(from_init=from_init, last_step=last_step)
+) -> tuple[Arrays, TrackRotationState]:
+    """The updates, and the state with what they do.
+
+    The new weights are computed three times, for two looks and by the caller: to store them beside the old
+    ones, which are needed until the last look, costs more. Since XLA computes the same only once, the updates
+    have a factor of 1 that is not known before the look before has ended.
+    """
+    from_init, last_step = {}, {}
+    for name, ax in axes:
+        new_weights = partial(_new_weights, weights[name], updates[name])
+        from_init[name], last_step[name] = measure_step(
+            weights[name], new_weights, _unboxed(state.initial[name]), state.initial_norm[name], ax
+        )
+    updates = {name: u * _one_after(last_step[name]).astype(u.dtype) for name, u in updates.items()}
+    return updates, state._replace(from_init=from_init, last_step=last_step)
+
+
+def _new_weights(weights: jax.Array, updates: jax.Array, seen: jax.Array) -> jax.Array:
+    """What `optax.apply_updates` returns before it rounds, computed after something was seen."""
+    dtype = jnp.promote_types(compute_dtype(weights), updates.dtype)
+    return weights.astype(dtype) + updates.astype(dtype) * _one_after(seen).astype(dtype)
+
+
+def _one_after(seen: jax.Array) -> jax.Array:
+    """1, but XLA cannot know: norms and angles are never negative."""
+    return jnp.where(jnp.min(seen, initial=0) < 0, 0, 1)
 
 
 # Compiled, because outside jit `lax.cond` would be compiled anew at every call.
@@ -233,45 +256,20 @@ def _measure_some(
     boxed = {name: jax.tree.unflatten(jax.tree.structure(box), [weights[name]]) for name, box in kept.items()}
     previous, one = jax.lax.cond(measuring, lambda: (boxed, jnp.float32(1)), lambda: (kept, jnp.float32(1)))
     updates = {name: update * one.astype(update.dtype) for name, update in updates.items()}
-    new_weights = _applied(weights, updates)
-    from_init, last_step = jax.lax.cond(
-        measuring,
-        lambda: _angles(state, {name: _unboxed(box) for name, box in previous.items()}, new_weights, axes),
-        lambda: (state.from_init, state.last_step),
-    )
+    # In the words of `optax.apply_updates`: in a step that does both, these are the same arrays.
+    new_weights = {name: jnp.asarray(w + updates[name]).astype(w.dtype) for name, w in weights.items()}
+
+    def angles() -> tuple[Any, Any]:
+        from_init, last_step = {}, {}
+        for name, ax in axes:
+            old, initial = _unboxed(previous[name]), _unboxed(state.initial[name])
+            from_init[name], last_step[name] = measure_step(
+                old, lambda _, name=name: new_weights[name], initial, state.initial_norm[name], ax
+            )
+        return from_init, last_step
+
+    from_init, last_step = jax.lax.cond(measuring, angles, lambda: (state.from_init, state.last_step))
     return updates, state._replace(from_init=from_init, last_step=last_step, previous=previous)
-
-
-def _applied(weights: Arrays, updates: Arrays) -> Arrays:
-    """As `optax.apply_updates`, in the same words: in a step that does both, these are the same arrays."""
-    return {name: jnp.asarray(w + updates[name]).astype(w.dtype) for name, w in weights.items()}
-
-
-def _angles(
-    state: TrackRotationState, weights: Arrays, new_weights: Arrays, axes: NamedAxes
-) -> tuple[Any, Any]:
-    """`from_init` and `last_step` of the new weights."""
-    from_init, last_step = {}, {}
-    for name, ax in axes:
-        w, new, initial_norms = weights[name], _rounded(new_weights[name]), state.initial_norm[name]
-        norms = norms_near(new, initial_norms, ax)
-        from_init[name] = cosine_distance(new, norms, _unboxed(state.initial[name]), initial_norms, ax)
-        half = cosine_distance(new, norms, w, norms_near(w, norms, ax), ax) / 2
-        last_step[name] = 2 * jnp.arcsin(jnp.sqrt(jnp.minimum(half, 1)))
-    return from_init, last_step
-
-
-def _rounded(new: jax.Array) -> jax.Array:
-    """What was just computed, in at least float32, after the rounding to its dtype.
-
-    XLA may leave out a rounding to 16 bits between two conversions, but not `reduce_precision`. That has no
-    subnormal numbers; in float16 they are common enough to be left as they are.
-    """
-    info, wide = jnp.finfo(new.dtype), new.astype(compute_dtype(new))
-    if info.bits >= 32:
-        return wide
-    rounded = jax.lax.reduce_precision(wide, exponent_bits=info.nexp, mantissa_bits=info.nmant)
-    return jnp.where(jnp.abs(wide) < float(info.smallest_normal), wide, rounded)
 
 
 def _entries(by_path: dict[str, Any] | Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from layca_optax._rules import Axes
-from layca_optax._vectors import compute_dtype, expand_inner, sum_vectors
+from layca_optax._vectors import LARGE, compute_dtype, expand_inner, sum_vectors_together
 
 _Sums = tuple[jax.Array, jax.Array, jax.Array]
 _Known = tuple[_Sums, jax.Array, jax.Array, jax.Array]
@@ -109,7 +109,7 @@ def _blocks(leaves: list[_Leaf], sums: list[_Sums]) -> list[list[int]]:
     """
     together = defaultdict(list)
     for i, (leaf, (ss, _, _)) in enumerate(zip(leaves, sums, strict=True)):
-        alone = i if leaf.axes or leaf.w.size > 2**16 else None
+        alone = i if leaf.axes or leaf.w.size > LARGE else None
         together[alone, jax.typeof(ss), jax.typeof(leaf.n0)].append(i)
     # A kernel that gathers its numbers from more buffers than this compiles slowly itself.
     most = 64
@@ -150,7 +150,8 @@ def _combination(rate: jax.Array, retraction: str) -> tuple[jax.Array, jax.Array
 def _sums(w: jax.Array, s: jax.Array, axes: Axes) -> _Sums:
     dtype = compute_dtype(w)
     w, s = w.astype(dtype), s.astype(dtype)
-    return sum_vectors(s * s, axes), sum_vectors(s * w, axes), sum_vectors(w * w, axes)
+    ss, sw, ww = sum_vectors_together((s * s, s * w, w * w), axes)
+    return ss, sw, ww
 
 
 def _direction(known: _Known, tangent: bool) -> tuple[jax.Array, _Direction]:

@@ -245,7 +245,7 @@ def _one_after(seen: jax.Array) -> jax.Array:
 def _measure_some(
     state: TrackRotationState, weights: Arrays, updates: Arrays, axes: NamedAxes, every: int
 ) -> tuple[Arrays, TrackRotationState]:
-    """As `_measure`, at every k-th step, and the updates.
+    """As `_measure`, but the state changes at every k-th step only.
 
     New weights are written over the old ones if those are donated. One choice that reads both would forbid
     that and make every step copy them. Hence a choice before, whether to keep the old ones, and one after. A

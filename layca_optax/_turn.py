@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from layca_optax._rules import Axes
-from layca_optax._vectors import LARGE, compute_dtype, expand_inner, sum_vectors_together
+from layca_optax._vectors import compute_dtype, expand_inner, sum_vectors_together
 
 _Sums = tuple[jax.Array, jax.Array, jax.Array]
 _Known = tuple[_Sums, jax.Array, jax.Array, jax.Array]
@@ -109,7 +109,7 @@ def _blocks(leaves: list[_Leaf], sums: list[_Sums]) -> list[list[int]]:
     """
     together = defaultdict(list)
     for i, (leaf, (ss, _, _)) in enumerate(zip(leaves, sums, strict=True)):
-        alone = i if leaf.axes or leaf.w.size > LARGE else None
+        alone = i if leaf.axes or leaf.w.size > 2**16 else None
         together[alone, jax.typeof(ss), jax.typeof(leaf.n0)].append(i)
     # A kernel that gathers its numbers from more buffers than this compiles slowly itself.
     most = 64

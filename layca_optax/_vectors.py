@@ -14,8 +14,6 @@ import numpy as np
 
 from layca_optax._rules import Axes
 
-# Leaves with more entries are worth a kernel of their own.
-LARGE = 2**16
 _Cut = tuple[tuple[int, ...], int]
 
 
@@ -36,7 +34,8 @@ def sum_vectors_together(xs: tuple[jax.Array, ...], axes: Axes, terms: int = 16)
     it makes a shorter array of sums of `terms` entries, and ordinary sums do the rest. For that an axis is
     cut, which could move shards to other devices, so it is done only if there are no others.
     """
-    cut = _cut(xs[0], axes, terms) if xs[0].size > LARGE and jax.device_count() == 1 else None
+    # Arrays that are smaller are read again from the fastest cache.
+    cut = _cut(xs[0], axes, terms) if xs[0].size >= 2**13 and jax.device_count() == 1 else None
     plain = lambda *xs: tuple(sum_vectors(x, axes) for x in xs)
     if cut is None:
         return plain(*xs)

@@ -88,8 +88,8 @@ def measure_step(
     It takes two looks at the new weights, for their norms and for the rest. `new_weights` is called before
     each with what the look before has found; it need not round them to the dtype of the weights.
     """
-    # Norms that are not far from the initial ones keep the squares in range. The same in two ways: of what two
-    # sums have in common, XLA may make an array as large as the weights.
+    # Norms that are not far from the initial ones keep the squares in range. The same in two ways, because
+    # of what two sums have in common XLA may make an array as large as the weights.
     size = jnp.where(initial_norms > 0, initial_norms, 1)
     same_size = jnp.where(initial_norms == 0, 1, initial_norms)
     scaled = lambda x, size: x.astype(size.dtype) / expand_inner(size, x.ndim, axes)

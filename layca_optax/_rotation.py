@@ -1,6 +1,7 @@
 """How far layers have turned."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ from layca_optax._rules import Axes, Rotate, vector_axes
 from layca_optax._vectors import (
     compute_dtype,
     expand_inner,
+    sample_vectors,
+    scale_to_unit_size,
     sum_vectors,
     sum_vectors_together,
     vector_norms,
@@ -83,28 +86,62 @@ def measure_step(
     initial_norms: jax.Array,
     axes: Axes,
 ) -> tuple[jax.Array, jax.Array]:
-    """The cosine distances of the new weights from the initial ones, and their angles with the old ones.
+    r"""The cosine distances of the new weights from the initial ones, and their angles with the old ones.
 
-    It takes two looks at the new weights, for their norms and for the rest. `new_weights` is called before
-    each with what the look before has found; it need not round them to the dtype of the weights.
+    For a vector :math:`w` of norm :math:`n`, another :math:`r` of norm :math:`m` and any :math:`b > 0`,
+
+    .. math:: 1 - \cos(w, r) = \frac{\|r - b w\|^2 - (m - b n)^2}{2 b m n}
+
+    which keeps its digits if :math:`b` is not far from :math:`m / n`. A sample of the entries tells that well
+    enough: if :math:`r` points where :math:`w` does but for a small difference, so do their samples.
+
+    Where nothing is sampled, norms are exact and :math:`b` is their ratio.
+
+    `new_weights` is called with what was found before: first for the sample, then for the rest. It need not
+    round them to the dtype of the weights.
     """
-    # Norms that are not far from the initial ones keep the squares in range. The same in two ways, because
-    # of what two sums have in common XLA may make an array as large as the weights.
-    size = jnp.where(initial_norms > 0, initial_norms, 1)
-    same_size = jnp.where(initial_norms == 0, 1, initial_norms)
-    scaled = lambda x, size: x.astype(size.dtype) / expand_inner(size, x.ndim, axes)
-    new = scaled(_rounded(new_weights(initial_norms), weights.dtype), size)
-    old = scaled(weights, same_size)
+    expanded = lambda x: expand_inner(x, weights.ndim, axes)
+    # With initial norms near 1 the squares stay in range. What several sums have in common, even a number as
+    # often as there are weights, XLA would store on CPUs; it cannot know that norms are never negative.
+    initial_norms = initial_norms.astype(compute_dtype(weights))
+    scale = scale_to_unit_size(initial_norms)
+    unit = lambda i: expanded(jnp.where(initial_norms < -i, 0, scale))
+    square = lambda x, i: (x.astype(scale.dtype) * unit(i)) ** 2
+    new = lambda seen: _rounded(new_weights(seen), weights.dtype).astype(scale.dtype)
+
+    arrays = new(initial_norms), weights, initial
+    sample = sample_vectors(arrays, axes)
+    whole = sample is arrays
     # More terms at a time would be too long a loop for a compiler.
-    squares = sum_vectors_together((new * new, old * old), axes, terms=8)
-    norms, old_norms = (size * jnp.sqrt(x) for x in squares)
-    new = _rounded(new_weights(norms), weights.dtype)
-    differences = (
-        _squared_differences(new, norms, initial, initial_norms, axes),
-        _squared_differences(new, norms, weights, old_norms, axes),
-    )
-    twice_from_init, twice_last_step = sum_vectors_together(differences, axes, terms=8)
-    return twice_from_init / 2, 2 * jnp.arcsin(jnp.minimum(jnp.sqrt(twice_last_step) / 2, 1))
+    sums = partial(sum_vectors_together, axes=axes, terms=8)
+    first_norms = initial_norms * scale
+    needed = sample[:2] if whole else sample
+    new_norms, old_norms, *others = map(jnp.sqrt, sums(tuple(square(x, i) for i, x in enumerate(needed))))
+    ratios = [
+        jnp.where(m == new_norms, 1, m / new_norms) for m in (first_norms if whole else others[0], old_norms)
+    ]
+    if not whole:
+        # The entries may be unlike the others; a ratio that is this far off costs one digit.
+        ratios = [jnp.clip(ratio, 1 / 16, 16) for ratio in ratios]
+    new_ones = new(ratios[0] + ratios[1])
+    squares = [
+        square(r.astype(scale.dtype) - new_ones * expanded(b), i)
+        for i, r, b in zip((3, 4), (initial, weights), ratios, strict=True)
+    ]
+    if not whole:
+        squares += [square(new_ones, 5), square(weights, 6)]
+    to_initial, to_old, *rest = sums(tuple(squares))
+    if not whole:
+        new_norms, old_norms = map(jnp.sqrt, rest)
+    twice_from_init = _twice_cosine_distance(to_initial, first_norms, ratios[0] * new_norms)
+    twice_last_step = _twice_cosine_distance(to_old, old_norms, ratios[1] * new_norms)
+    return twice_from_init / 2, 2 * jnp.arcsin(jnp.sqrt(twice_last_step) / 2)
+
+
+def _twice_cosine_distance(squared_difference: jax.Array, m: jax.Array, n: jax.Array) -> jax.Array:
+    """Of vectors whose norms are `m` and `n`."""
+    twice = jnp.clip((squared_difference - (m - n) ** 2) / (m * n), 0, 4)
+    return jnp.where((m > 0) & (n > 0), twice, jnp.nan)
 
 
 def _squared_differences(
@@ -128,4 +165,6 @@ def _rounded(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     if info.bits >= 32:
         return wide
     rounded = jax.lax.reduce_precision(wide, exponent_bits=info.nexp, mantissa_bits=info.nmant)
+    if info.nexp == jnp.finfo(jnp.float32).nexp:
+        return rounded
     return jnp.where(jnp.abs(wide) < float(info.smallest_normal), wide, rounded)

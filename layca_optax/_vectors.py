@@ -21,6 +21,12 @@ def compute_dtype(leaf: jax.Array) -> jnp.dtype:
     return jnp.promote_types(leaf.dtype, jnp.float32)
 
 
+def reads_cost(x: jax.Array) -> bool:
+    """Whether to save reads of an array in ways that could move shards to other devices."""
+    # Smaller arrays are read again from the fastest cache.
+    return x.size >= 2**13 and jax.device_count() == 1 and not any(jax.typeof(x).sharding.spec)
+
+
 def sum_vectors(x: jax.Array, axes: Axes) -> jax.Array:
     """The sum over the entries of every vector, shaped like the enumerated axes."""
     return jnp.sum(x, axis=_inner(x, axes))
@@ -34,12 +40,22 @@ def sum_vectors_together(xs: tuple[jax.Array, ...], axes: Axes, terms: int = 16)
     it makes a shorter array of sums of `terms` entries, and ordinary sums do the rest. For that an axis is
     cut, which could move shards to other devices, so it is done only if there are no others.
     """
-    # Arrays that are smaller are read again from the fastest cache.
-    cut = _cut(xs[0], axes, terms) if xs[0].size >= 2**13 and jax.device_count() == 1 else None
+    cut = _cut(xs[0], axes, terms) if reads_cost(xs[0]) else None
     plain = lambda *xs: tuple(sum_vectors(x, axes) for x in xs)
     if cut is None:
         return plain(*xs)
     return jax.lax.platform_dependent(*xs, cpu=lambda *xs: plain(*_first_sums(xs, cut)), default=plain)
+
+
+def sample_vectors(xs: tuple[jax.Array, ...], axes: Axes) -> tuple[jax.Array, ...]:
+    """Some entries of every vector, from all over it; all where fewer would save nothing or move shards."""
+    x = xs[0]
+    # Along the last axis it would read everything.
+    long = [axis for axis in _inner(x, axes) if axis < x.ndim - 1 and x.shape[axis] >= 32]
+    if not long or not reads_cost(x):
+        return xs
+    stride = max(4, x.shape[long[0]] // 16)
+    return tuple(x[(slice(None),) * long[0] + (slice(None, None, stride),)] for x in xs)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -63,6 +79,14 @@ def expand_inner(x: jax.Array, ndim: int, axes: Axes) -> jax.Array:
     return x if x.ndim == 0 else jnp.expand_dims(x, [i for i in range(ndim) if i not in axes])
 
 
+def scale_to_unit_size(sizes: jax.Array) -> jax.Array:
+    """The powers of two, by which numbers can be multiplied exactly, that bring sizes near 1; 1 for 0."""
+    _, exponents = jnp.frexp(sizes)
+    # Powers beyond these are not normal numbers of the dtype; no finite size needs them.
+    limit = -jnp.finfo(sizes.dtype).minexp
+    return jnp.ldexp(jnp.ones_like(sizes), jnp.clip(-exponents, -limit, limit))
+
+
 @partial(jax.jit, static_argnums=1)
 def vector_norms(leaf: jax.Array, axes: Axes) -> jax.Array:
     """The norm of every vector, shaped like the enumerated axes; neither overflows nor underflows."""
@@ -78,8 +102,6 @@ def visible_zeros(norms: jax.Array) -> int:
 
 def _cut(x: jax.Array, axes: Axes, terms: int) -> _Cut | None:
     """The shape with an axis in two, the first of length `terms`, and its position; None if none is apt."""
-    if any(jax.typeof(x).sharding.spec):
-        return None
     for axis in _inner(x, axes):
         before, size, behind = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
         rest = (size // terms, *behind)
@@ -90,11 +112,7 @@ def _cut(x: jax.Array, axes: Axes, terms: int) -> _Cut | None:
 
 def _to_unit_size(x: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array]:
     """Every vector times a power of two that brings its largest entry near 1, and that power."""
-    largest = jnp.max(jnp.abs(x), axis=_inner(x, axes), keepdims=True, initial=0)
-    _, exponent = jnp.frexp(largest)
-    # Powers beyond these are not normal numbers of the dtype; no finite x needs them.
-    limit = -jnp.finfo(x.dtype).minexp
-    scale = jnp.ldexp(jnp.ones_like(largest), jnp.clip(-exponent, -limit, limit))
+    scale = scale_to_unit_size(jnp.max(jnp.abs(x), axis=_inner(x, axes), keepdims=True, initial=0))
     return x * scale, scale
 
 

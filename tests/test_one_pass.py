@@ -39,7 +39,7 @@ def test_only_a_single_cpu_device_makes_several_sums_at_once(request):
     optimizer = optax.chain(layca(), track_rotation())
     assert reductions(optimizer, w) == {1}
     request.getfixturevalue("one_device")
-    assert reductions(optimizer, w) == {1, 2, 3}
+    assert reductions(optimizer, w) == {1, 3, 4}
     assert reductions(optimizer, w, "cuda") == reductions(optimizer, w, "tpu") == {1}
     assert reductions(optimizer, w[:50]) == {1}
 
@@ -75,6 +75,60 @@ def test_rotation_is_measured_for_layers_and_neurons(shape, rotate):
     np.testing.assert_allclose(np.atleast_1d(report["last_step"]), expected, 1e-4)
 
 
+def turned(w, direction, theta):
+    """`w` turned by theta radians towards `direction`, in float64."""
+    t = direction - np.sum(direction * w) / np.sum(w * w) * w
+    return w * np.cos(theta) + t * np.sin(theta) * oracle.norm(w) / oracle.norm(t)
+
+
+def assert_measured(w, *news, rel=1e-3):
+    """Whether the report after the last of these steps, each to new weights, is that of the formula."""
+    tracker = track_rotation()
+    state, weights = tracker.init(w), [w]
+    for new in news:
+        update = jnp.asarray(np.asarray(new, np.float64) - np.asarray(weights[-1], np.float64), w.dtype)
+        _, state = jax.jit(tracker.update)(update, state, weights[-1])
+        weights.append(optax.apply_updates(weights[-1], update))
+    report = rotation_report(state)["."]
+    assert report["from_init"] == pytest.approx(oracle.cosine_distance(weights[-1], w), rel=rel, abs=1e-11)
+    assert report["last_step"] == pytest.approx(oracle.angle(weights[-1], weights[-2]), rel=rel, abs=1e-6)
+
+
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("theta", [1e-4, 1.4e-3, 0.1, 3.0])
+@pytest.mark.parametrize("growth", [1.0, 1.5, 0.2])
+def test_some_entries_tell_enough_about_norms(dtype, theta, growth):
+    w, direction = random_pair(SHAPES[0], dtype=dtype)
+    exact = np.asarray(w, np.float64)
+    new = growth * turned(exact, np.asarray(direction, np.float64), theta)
+    assert_measured(w, new)
+    assert_measured(w, new, exact, new)
+
+
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize("share", [0.0, 1e-3, 1e3])
+@pytest.mark.parametrize("change", [1.0, 0.0, 1e-3, 10.0])
+def test_entries_that_are_unlike_the_others_are_no_harm(share, change):
+    w, direction = (np.array(x, np.float64) for x in random_pair(SHAPES[0]))
+    sampled = slice(None, None, SHAPES[0][0] // 16)
+    w[sampled] *= share
+    new = turned(w, direction, 0.1)
+    new[sampled] *= change
+    w = jnp.float32(w)
+    assert_measured(w, new)
+    assert_measured(w, turned(new, direction, 0.2), new)
+
+
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize("every", [1, 2])
+def test_what_does_not_turn_is_exactly_where_it_was(every):
+    w, _ = random_pair(SHAPES[0])
+    tracker = track_rotation(every=every)
+    _, state = jax.jit(tracker.update)(jnp.zeros_like(w), tracker.init(w), w)
+    assert rotation_report(state)["."] == {"from_init": 0, "last_step": 0}
+
+
 @pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize(
     ("dtype", "stages"),
@@ -94,7 +148,7 @@ def test_a_step_stores_no_second_copy_of_the_weights(dtype, stages):
         return optax.apply_updates(w, updates), state
 
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(w, optimizer.init(w), w).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < w.nbytes / 2
+    assert compiled.memory_analysis().temp_size_in_bytes < w.nbytes
 
 
 @pytest.mark.usefixtures("one_device")

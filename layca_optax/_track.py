@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from layca_optax._numbers import Numbers, pack, unpack
 from layca_optax._paths import check_same_leaves, join, leaf_boxes, leaf_paths
 from layca_optax._rotation import measure_step
 from layca_optax._rules import Axes, Rotate, check_rule, vector_axes
-from layca_optax._vectors import compute_dtype, vector_norms
+from layca_optax._vectors import compute_dtype, reads_cost, vector_norms
 
 Arrays = dict[str, jax.Array]
 NamedAxes = tuple[tuple[str, Axes], ...]
@@ -22,14 +23,13 @@ NamedAxes = tuple[tuple[str, Axes], ...]
 class TrackRotationState(NamedTuple):
     """State of `track_rotation`; `rotation_report` reads it.
 
-    Each dictionary has one entry a rotating leaf, by its path (`"layers/0/kernel"`); if the parameters have
-    no leaves at all, a scalar 0 stands in its place. Norms, distances and angles are in at least float32,
-    shaped like the axes that enumerate the leaf's vectors (scalars for a leaf that is one vector).
+    The dictionaries have one entry a rotating leaf, by its path (`"layers/0/kernel"`). If the parameters have
+    no leaves at all, a scalar 0 stands in place of everything but `count`.
 
     Attributes:
       count: steps taken, an int32 scalar.
       initial: a copy of the leaf at `init`, with its dtype, its sharding and the Flax variable around it.
-      initial_norm: the norms of its vectors.
+      initial_norm: the norms of its vectors, in at least float32, as the next two.
       from_init: the cosine distances from `initial` after the latest step that was measured; at first 0.
       last_step: the angles of that step, in radians; at first 0.
       previous: with `every` above 1, a copy of the leaf before that step, like `initial`; otherwise empty.
@@ -37,9 +37,9 @@ class TrackRotationState(NamedTuple):
 
     count: jax.Array
     initial: dict[str, Any] | jax.Array
-    initial_norm: dict[str, jax.Array] | jax.Array
-    from_init: dict[str, jax.Array] | jax.Array
-    last_step: dict[str, jax.Array] | jax.Array
+    initial_norm: Numbers | jax.Array
+    from_init: Numbers | jax.Array
+    last_step: Numbers | jax.Array
     previous: dict[str, Any] | jax.Array
 
 
@@ -114,9 +114,7 @@ def track_rotation(*, rotate: Rotate = "layer", every: int = 1) -> optax.Gradien
         # Copies: parameters may be donated.
         copies = lambda: {name: jax.tree.map(partial(jnp.array, copy=True), box) for name, box, _ in rotating}
         initial = copies()
-        norms: dict[str, jax.Array] = {
-            name: vector_norms(_unboxed(initial[name]), ax) for name, _, ax in rotating
-        }
+        norms = pack({name: vector_norms(_unboxed(initial[name]), ax) for name, _, ax in rotating})
         return TrackRotationState(
             count=count,
             initial=initial,
@@ -162,8 +160,8 @@ def track_rotation(*, rotate: Rotate = "layer", every: int = 1) -> optax.Gradien
 def rotation_report(opt_state: optax.OptState) -> dict[str, dict[str, float | np.ndarray]]:
     """What `track_rotation` measured, wherever in an optimizer's state it stands.
 
-    Call it outside `jit`, when you want to see the numbers: it waits for the device and copies them, all at
-    once.
+    Outside `jit` it waits for the device and copies the numbers, all at once. Inside, where the numbers are
+    not known yet, it says where they are: so a train step can return them.
 
     Args:
       opt_state: any tree that holds the state of `track_rotation`: that of `optax.chain`,
@@ -176,8 +174,8 @@ def rotation_report(opt_state: optax.OptState) -> dict[str, dict[str, float | np
       another: `"from_init"`, the cosine distance from where the leaf was at `init`, in [0, 2], and
       `"last_step"`, the angle in radians of the latest single step that was measured. Each is a float for a
       leaf that is one vector, a NumPy array shaped like the enumerated axes otherwise; of a state from
-      `vmap` or `pmap`, an array with those axes first. Both are 0 before the first step, NaN where a vector
-      is zero and has no direction.
+      `vmap` or `pmap`, an array with those axes first; inside `jit` always a JAX array. Both are 0 before
+      the first step, NaN where a vector is zero and has no direction.
 
     Raises:
       ValueError: there is no state of `track_rotation`; two trackers report the same path.
@@ -195,17 +193,18 @@ def rotation_report(opt_state: optax.OptState) -> dict[str, dict[str, float | np
         raise ValueError(
             "nothing in this state measures rotation: add track_rotation() as the last stage of the chain"
         )
-    names = [name for tracker in trackers for name in _entries(tracker.from_init)]
+    names = [name for tracker in trackers for name in _entries(tracker.initial)]
     _refuse_twice(names, "two trackers report {}: give rotation_report the part of the state that holds one")
-    report = {
-        name: {
-            "from_init": _unboxed(tracker.from_init[name]),
-            "last_step": _unboxed(tracker.last_step[name]),
-        }
-        for tracker in trackers
-        for name in _entries(tracker.from_init)
-    }
-    report = jax.tree.map(lambda x: float(x) if x.ndim == 0 else x, jax.device_get(report))
+    is_box = lambda node: not isinstance(node, (tuple, dict, type(None)))
+    measured = [jax.tree.map(_unboxed, (t.from_init, t.last_step), is_leaf=is_box) for t in trackers]
+    if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(measured)):
+        measured = jax.device_get(measured)
+    report = {}
+    for tracker, (from_init, last_step) in zip(trackers, measured, strict=True):
+        paths = _entries(tracker.initial)
+        distances, angles = (unpack(x, paths) for x in (from_init, last_step))
+        report |= {name: {"from_init": distances[name], "last_step": angles[name]} for name in paths}
+    report = jax.tree.map(lambda x: x if x.ndim or isinstance(x, jax.core.Tracer) else float(x), report)
     return {name: report[name] for name in sorted(report, key=_natural)}
 
 
@@ -215,29 +214,35 @@ def _measure(
 ) -> tuple[Arrays, TrackRotationState]:
     """The updates, and the state with what they do.
 
-    The new weights are computed three times, for two looks and by the caller: to store them beside the old
-    ones, which are needed until the last look, costs more. Since XLA computes the same only once, the updates
-    have a factor of 1 that is not known before the look before has ended.
+    The new weights are computed again for every look at them: to store them beside the old ones, which are
+    needed until the last look, costs more. XLA computes the same only once, hence what each look waits for.
     """
+    norms = unpack(state.initial_norm, weights)
     from_init, last_step = {}, {}
+    # Large layers wait for the last but two, so that sums on their way find room in the caches.
+    earlier = [jnp.zeros([])] * 3
     for name, ax in axes:
-        new_weights = partial(_new_weights, weights[name], updates[name])
+        w, u = weights[name], updates[name]
+        before = [earlier[-3]] if reads_cost(w) else []
+        new_weights = lambda seen, w=w, u=u, before=before: _new_weights(w, u, seen, *before)
         from_init[name], last_step[name] = measure_step(
-            weights[name], new_weights, _unboxed(state.initial[name]), state.initial_norm[name], ax
+            w, new_weights, _unboxed(state.initial[name]), norms[name], ax
         )
-    updates = {name: u * _one_after(last_step[name]).astype(u.dtype) for name, u in updates.items()}
-    return updates, state._replace(from_init=from_init, last_step=last_step)
+        earlier += [last_step[name]] if reads_cost(w) else []
+    updates = {name: _after(u, last_step[name]) for name, u in updates.items()}
+    return updates, state._replace(from_init=pack(from_init), last_step=pack(last_step))
 
 
-def _new_weights(weights: jax.Array, updates: jax.Array, seen: jax.Array) -> jax.Array:
+def _new_weights(weights: jax.Array, updates: jax.Array, *seen: jax.Array) -> jax.Array:
     """What `optax.apply_updates` returns before it rounds, computed after something was seen."""
     dtype = jnp.promote_types(compute_dtype(weights), updates.dtype)
-    return weights.astype(dtype) + updates.astype(dtype) * _one_after(seen).astype(dtype)
+    return weights.astype(dtype) + _after(updates.astype(dtype), *seen)
 
 
-def _one_after(seen: jax.Array) -> jax.Array:
-    """1, but XLA cannot know: norms and angles are never negative."""
-    return jnp.where(jnp.min(seen, initial=0) < 0, 0, 1)
+def _after(x: jax.Array, *seen: jax.Array) -> jax.Array:
+    """`x`, but not before something was seen: XLA cannot know that norms and angles are never negative."""
+    impossible = reduce(jnp.logical_or, [jnp.min(y, initial=0) < 0 for y in seen])
+    return jnp.where(impossible, jnp.zeros([], x.dtype), x)
 
 
 # Compiled, because outside jit `lax.cond` would be compiled anew at every call.
@@ -248,25 +253,26 @@ def _measure_some(
     """As `_measure`, but the state changes at every k-th step only.
 
     New weights are written over the old ones if those are donated. One choice that reads both would forbid
-    that and make every step copy them. Hence a choice before, whether to keep the old ones, and one after. A
-    factor of 1 makes the updates wait for the first.
+    that and make every step copy them. Hence a choice before, whether to keep the old ones, and one after.
+    The updates wait for the first.
     """
     measuring = state.count % every == 0
     kept = _entries(state.previous)
     boxed = {name: jax.tree.unflatten(jax.tree.structure(box), [weights[name]]) for name, box in kept.items()}
-    previous, one = jax.lax.cond(measuring, lambda: (boxed, jnp.float32(1)), lambda: (kept, jnp.float32(1)))
-    updates = {name: update * one.astype(update.dtype) for name, update in updates.items()}
+    previous, chosen = jax.lax.cond(measuring, lambda: (boxed, jnp.int32(1)), lambda: (kept, jnp.int32(0)))
+    updates = {name: _after(update, chosen) for name, update in updates.items()}
     # In the words of `optax.apply_updates`: in a step that does both, these are the same arrays.
     new_weights = {name: jnp.asarray(w + updates[name]).astype(w.dtype) for name, w in weights.items()}
 
     def angles() -> tuple[Any, Any]:
+        norms = unpack(state.initial_norm, weights)
         from_init, last_step = {}, {}
         for name, ax in axes:
             old, initial = _unboxed(previous[name]), _unboxed(state.initial[name])
             from_init[name], last_step[name] = measure_step(
-                old, lambda _, name=name: new_weights[name], initial, state.initial_norm[name], ax
+                old, lambda _, name=name: new_weights[name], initial, norms[name], ax
             )
-        return from_init, last_step
+        return pack(from_init), pack(last_step)
 
     from_init, last_step = jax.lax.cond(measuring, angles, lambda: (state.from_init, state.last_step))
     return updates, state._replace(from_init=from_init, last_step=last_step, previous=previous)

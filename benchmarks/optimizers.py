@@ -190,7 +190,7 @@ def sizes() -> None:
         xscale="log", yscale="log", xlabel="parameters (millions)", ylabel="nanoseconds a parameter and step"
     )
     axes.set_xticks(millions, [str(million) for million in millions])
-    axes.set_yticks([0.2, 0.5, 1, 2], ["0.2", "0.5", "1", "2"])
+    axes.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
     axes.minorticks_off()
     axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()

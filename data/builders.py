@@ -4,6 +4,7 @@ The builders that come with tensorflow-datasets read the original files with Ten
 alone; what they prepare is the same, in the same folders.
 """
 
+import abc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ vars(downloader)["MAX_RETRIES"] = 0
 Example = tuple[Any, dict[str, Any]]
 
 
-class _FromFiles:
+class _FromFiles(abc.ABC):
     """Makes examples of the original files: those of `sources`, and if there are none, downloaded ones."""
 
     sources: Mapping[str, Path] = MappingProxyType({})
@@ -41,8 +42,9 @@ class _FromFiles:
         files = self.sources or dl_manager.download(dict(zip(entry.files, entry.urls, strict=True)))
         return {split: self._examples(split, files) for split in ("train", "test")}
 
+    @abc.abstractmethod
     def _examples(self, split: str, files: Mapping[str, Path]) -> Iterator[Example]:
-        raise NotImplementedError
+        """The examples of a split."""
 
 
 class _MNIST(_FromFiles):

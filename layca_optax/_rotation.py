@@ -76,7 +76,11 @@ def cosine_distance(
     w: jax.Array, norms: jax.Array, reference: jax.Array, reference_norms: jax.Array, axes: Axes
 ) -> jax.Array:
     """As in `layer_rotation`, of vectors whose norms are known; shaped like the enumerated axes."""
-    return sum_vectors(_squared_differences(w, norms, reference, reference_norms, axes), axes) / 2
+    w, reference = w.astype(compute_dtype(w)), reference.astype(compute_dtype(reference))
+    n, m = (expand_inner(x, w.ndim, axes) for x in (norms, reference_norms))
+    # Brought to the reference's length and only then to 1: equal vectors are exactly 0 apart.
+    difference = (reference - w * (m / n)) / m
+    return sum_vectors(difference * difference, axes) / 2
 
 
 def measure_step(
@@ -142,17 +146,6 @@ def _twice_cosine_distance(squared_difference: jax.Array, m: jax.Array, n: jax.A
     """Of vectors whose norms are `m` and `n`."""
     twice = jnp.clip((squared_difference - (m - n) ** 2) / (m * n), 0, 4)
     return jnp.where((m > 0) & (n > 0), twice, jnp.nan)
-
-
-def _squared_differences(
-    w: jax.Array, norms: jax.Array, reference: jax.Array, reference_norms: jax.Array, axes: Axes
-) -> jax.Array:
-    """Of the entries of two directions; their sum is twice the cosine distance."""
-    w, reference = w.astype(compute_dtype(w)), reference.astype(compute_dtype(reference))
-    n, m = (expand_inner(x, w.ndim, axes) for x in (norms, reference_norms))
-    # Brought to the reference's length and only then to 1: equal vectors are exactly 0 apart.
-    difference = (reference - w * (m / n)) / m
-    return difference * difference
 
 
 def _rounded(x: jax.Array, dtype: jnp.dtype) -> jax.Array:

@@ -76,9 +76,7 @@ def test_rotation_is_measured_for_layers_and_neurons(shape, rotate):
 
 
 def turned(w, direction, theta):
-    """`w` turned by theta radians towards `direction`, in float64."""
-    t = direction - np.sum(direction * w) / np.sum(w * w) * w
-    return w * np.cos(theta) + t * np.sin(theta) * oracle.norm(w) / oracle.norm(t)
+    return oracle.turned(w, direction, oracle.norm(w), theta, retraction="geodesic")
 
 
 def assert_measured(w, *news, rel=1e-3):
@@ -131,15 +129,16 @@ def test_what_does_not_turn_is_exactly_where_it_was(every):
 
 @pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize(
-    ("dtype", "stages"),
+    ("dtype", "stages", "share"),
     [
-        (jnp.bfloat16, [layca()]),
-        (jnp.float32, [layca()]),
-        (jnp.float32, [layca(), track_rotation()]),
-        (jnp.float32, [layca(), track_rotation(every=10)]),
+        (jnp.bfloat16, [layca()], 1 / 2),
+        (jnp.float32, [layca()], 1 / 2),
+        # Four sums of every eight entries are half as many numbers; the rest is what they sum up to.
+        (jnp.float32, [layca(), track_rotation()], 0.51),
+        (jnp.float32, [layca(), track_rotation(every=10)], 0.51),
     ],
 )
-def test_a_step_stores_no_second_copy_of_the_weights(dtype, stages):
+def test_a_step_stores_no_second_copy_of_the_weights(dtype, stages, share):
     optimizer = optax.chain(*stages)
     w, _ = random_pair((512, 512), dtype=dtype)
 
@@ -148,7 +147,7 @@ def test_a_step_stores_no_second_copy_of_the_weights(dtype, stages):
         return optax.apply_updates(w, updates), state
 
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(w, optimizer.init(w), w).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < w.nbytes
+    assert compiled.memory_analysis().temp_size_in_bytes < share * w.nbytes
 
 
 @pytest.mark.usefixtures("one_device")

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from functools import partial, reduce
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from layca_optax._numbers import Numbers, pack, unpack
 from layca_optax._paths import check_same_leaves, join, leaf_boxes, leaf_paths
 from layca_optax._rotation import measure_step
 from layca_optax._rules import Axes, Rotate, check_rule, vector_axes
-from layca_optax._vectors import compute_dtype, reads_cost, vector_norms
+from layca_optax._vectors import after, compute_dtype, vector_norms, waits_for
 
 Arrays = dict[str, jax.Array]
 NamedAxes = tuple[tuple[str, Axes], ...]
@@ -219,30 +219,21 @@ def _measure(
     """
     norms = unpack(state.initial_norm, weights)
     from_init, last_step = {}, {}
-    # Large layers wait for the last but two, so that sums on their way find room in the caches.
-    earlier = [jnp.zeros([])] * 3
     for name, ax in axes:
         w, u = weights[name], updates[name]
-        before = [earlier[-3]] if reads_cost(w) else []
+        before = waits_for(w, list(last_step.values()))
         new_weights = lambda seen, w=w, u=u, before=before: _new_weights(w, u, seen, *before)
         from_init[name], last_step[name] = measure_step(
             w, new_weights, _unboxed(state.initial[name]), norms[name], ax
         )
-        earlier += [last_step[name]] if reads_cost(w) else []
-    updates = {name: _after(u, last_step[name]) for name, u in updates.items()}
+    updates = {name: after(u, last_step[name]) for name, u in updates.items()}
     return updates, state._replace(from_init=pack(from_init), last_step=pack(last_step))
 
 
 def _new_weights(weights: jax.Array, updates: jax.Array, *seen: jax.Array) -> jax.Array:
     """What `optax.apply_updates` returns before it rounds, computed after something was seen."""
     dtype = jnp.promote_types(compute_dtype(weights), updates.dtype)
-    return weights.astype(dtype) + _after(updates.astype(dtype), *seen)
-
-
-def _after(x: jax.Array, *seen: jax.Array) -> jax.Array:
-    """`x`, but not before something was seen: XLA cannot know that norms and angles are never negative."""
-    impossible = reduce(jnp.logical_or, [jnp.min(y, initial=0) < 0 for y in seen])
-    return jnp.where(impossible, jnp.zeros([], x.dtype), x)
+    return weights.astype(dtype) + after(updates.astype(dtype), *seen)
 
 
 # Compiled, because outside jit `lax.cond` would be compiled anew at every call.
@@ -260,7 +251,7 @@ def _measure_some(
     kept = _entries(state.previous)
     boxed = {name: jax.tree.unflatten(jax.tree.structure(box), [weights[name]]) for name, box in kept.items()}
     previous, chosen = jax.lax.cond(measuring, lambda: (boxed, jnp.int32(1)), lambda: (kept, jnp.int32(0)))
-    updates = {name: _after(update, chosen) for name, update in updates.items()}
+    updates = {name: after(update, chosen) for name, update in updates.items()}
     # In the words of `optax.apply_updates`: in a step that does both, these are the same arrays.
     new_weights = {name: jnp.asarray(w + updates[name]).astype(w.dtype) for name, w in weights.items()}
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from layca_optax._rules import Axes
-from layca_optax._vectors import compute_dtype, expand_inner, sum_vectors_together
+from layca_optax._vectors import after, compute_dtype, expand_inner, sum_vectors_together, waits_for
 
 _Sums = tuple[jax.Array, jax.Array, jax.Array]
 _Known = tuple[_Sums, jax.Array, jax.Array, jax.Array]
@@ -80,7 +80,10 @@ def turn(
     if not weights:
         return []
     leaves = [_Leaf(*leaf) for leaf in zip(weights, steps, rates, initial_norms, axes, strict=True)]
-    sums: list[_Sums] = [_sums(leaf.w, leaf.s, leaf.axes) for leaf in leaves]
+    sums: list[_Sums] = []
+    for leaf in leaves:
+        seen = [ss for ss, _, _ in waits_for(leaf.w, sums)]
+        sums.append(_sums(leaf.w, after(leaf.s, *seen), leaf.axes))
     blocks = _blocks(leaves, sums)
     known = [_known([leaves[i] for i in b], _stack([sums[i] for i in b]), retraction) for b in blocks]
     fast = [_direction(block_known, tangent) for block_known in known]

@@ -5,7 +5,7 @@ the shape of the enumerated axes.
 """
 
 import math
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -25,6 +25,23 @@ def reads_cost(x: jax.Array) -> bool:
     """Whether to save reads of an array in ways that could move shards to other devices."""
     # Smaller arrays are read again from the fastest cache.
     return x.size >= 2**13 and jax.device_count() == 1 and not any(jax.typeof(x).sharding.spec)
+
+
+def waits_for(x: jax.Array, looks: list[Any]) -> list[Any]:
+    """Of the looks at arrays until now, the one that a look at `x` waits for, if it should.
+
+    A CPU would look at many arrays at once, and read again from memory what the sums of large ones leave on
+    their way. One after another, that is still in the caches.
+    """
+    return looks[-3:-2] if reads_cost(x) and x.size >= 2**19 else []
+
+
+def after(x: jax.Array, *seen: jax.Array) -> jax.Array:
+    """`x`, but not before something was seen: numbers that are never negative, which XLA cannot know."""
+    if not seen:
+        return x
+    impossible = reduce(jnp.logical_or, [jnp.min(y, initial=0) < 0 for y in seen])
+    return jnp.where(impossible, jnp.zeros([], x.dtype), x)
 
 
 def sum_vectors(x: jax.Array, axes: Axes) -> jax.Array:

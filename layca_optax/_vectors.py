@@ -31,7 +31,7 @@ def waits_for(x: jax.Array, looks: list[Any]) -> list[Any]:
     """Of the looks at arrays until now, the one that a look at `x` waits for, if it should.
 
     A CPU would look at many arrays at once, and read again from memory what the sums of large ones leave on
-    their way. One after another, that is still in the caches.
+    their way. Three at a time, that is still in the caches.
     """
     return looks[-3:-2] if reads_cost(x) and x.size >= 2**19 else []
 

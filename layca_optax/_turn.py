@@ -249,7 +249,8 @@ def _update(w: jax.Array, s: jax.Array, numbers: _Turn, axes: Axes) -> jax.Array
     t = (step_scale * s - lean * u) - rest * u
     update = jnp.where(jnp.isfinite(across), along * exact + across * t, 0)
     largest = jnp.finfo(w.dtype).max
-    if largest < jnp.finfo(dtype).max:  # float16: an update may be twice as large as any weight
+    # An update may be twice as large as any weight; norms are small enough for dtypes of the same range.
+    if jnp.finfo(w.dtype).maxexp < jnp.finfo(dtype).maxexp:  # float16
         update = jnp.clip(update, -largest, largest)
     return update.astype(w.dtype)
 

@@ -54,8 +54,8 @@ def sum_vectors_together(xs: tuple[jax.Array, ...], axes: Axes, terms: int = 16)
 
     XLA does that by itself on GPUs and TPUs. On a CPU it reads them for every sum, and stores weights that it
     widened from 16 bits, unless one reduction returns all sums. That is fast where it adds only a few terms:
-    it makes a shorter array of sums of `terms` entries, and ordinary sums do the rest. For that an axis is
-    cut, which could move shards to other devices, so it is done only if there are no others.
+    it makes a shorter array of sums of `terms` entries, and ordinary sums do the rest. For that the array is
+    reshaped, which could move shards to other devices, so it is done only if there are no others.
     """
     cut = _cut(xs[0], axes, terms) if reads_cost(xs[0]) else None
     plain = lambda *xs: tuple(sum_vectors(x, axes) for x in xs)
@@ -118,7 +118,12 @@ def visible_zeros(norms: jax.Array) -> int:
 
 
 def _cut(x: jax.Array, axes: Axes, terms: int) -> _Cut | None:
-    """The shape with an axis in two, the first of length `terms`, and its position; None if none is apt."""
+    """The shape with an axis of length `terms`, along which to add, and its position; None if none is apt."""
+    # Of short rows, one behind the other in memory, which is so read from its start to its end.
+    first = max(axes, default=-1) + 1
+    blocks, left_over = divmod(math.prod(x.shape[first:]), terms * 16)
+    if blocks and not left_over:
+        return (*x.shape[:first], blocks, terms, 16), first + 1
     for axis in _inner(x, axes):
         before, size, behind = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
         rest = (size // terms, *behind)

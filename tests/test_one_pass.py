@@ -14,8 +14,9 @@ from steps import one_step, random_pair
 
 from layca_optax import layca, rotation_report, track_rotation
 
-# An axis that can be cut comes first, in the middle, last, or never.
-SHAPES = [(512, 150), (3, 3, 32, 256), (67, 1024), (67, 1009)]
+# Layers that fall into blocks of rows; then those where an axis that can be cut comes first, in the middle,
+# last, or never.
+SHAPES = [(512, 150), (3, 3, 32, 256), (528, 131), (3, 3, 48, 131), (67, 1008), (67, 1009)]
 
 
 @pytest.fixture

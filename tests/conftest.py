@@ -1,3 +1,6 @@
+import os
+from tempfile import TemporaryDirectory
+
 import jax
 import numpy as np
 import pytest
@@ -11,6 +14,18 @@ from training.devices import Devices, all_devices
 # run on the first of them.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    """The processes of a test run, and those that they start, compile a program once between them."""
+    if hasattr(config, "workerinput"):
+        return
+    folder = TemporaryDirectory(prefix="compiled-")
+    config.add_cleanup(folder.cleanup)
+    cache = {"jax_compilation_cache_dir": folder.name, "jax_persistent_cache_min_compile_time_secs": 0.2}
+    for name, value in cache.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
 
 
 def first_device(shard_params: bool = False) -> Devices:

@@ -26,6 +26,11 @@ def turned(w, s, n0, rate, tangent=True, retraction="projection"):
     return n0 * v / norm(v)
 
 
+def turned_by(w, direction, theta):
+    """`w` turned by theta radians towards `direction`."""
+    return turned(w, direction, norm(w), theta, retraction="geodesic")
+
+
 def angle(a, b):
     """Radians between two vectors, accurate for the smallest (Kahan's formula)."""
     a, b = (np.asarray(x).astype(np.float64).ravel() for x in (a, b))

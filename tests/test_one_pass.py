@@ -85,10 +85,6 @@ def test_rotation_is_measured_for_layers_and_neurons(shape, rotate):
     np.testing.assert_allclose(np.atleast_1d(report["last_step"]), expected, 1e-4)
 
 
-def turned(w, direction, theta):
-    return oracle.turned(w, direction, oracle.norm(w), theta, retraction="geodesic")
-
-
 def assert_measured(w, *news, rel=1e-3):
     """Whether the report after the last of these steps, each to new weights, is that of the formula."""
     tracker = track_rotation()
@@ -109,7 +105,7 @@ def assert_measured(w, *news, rel=1e-3):
 def test_some_entries_tell_enough_about_norms(dtype, theta, growth):
     w, direction = random_pair(SHAPES[0], dtype=dtype)
     exact = np.asarray(w, np.float64)
-    new = growth * turned(exact, np.asarray(direction, np.float64), theta)
+    new = growth * oracle.turned_by(exact, np.asarray(direction, np.float64), theta)
     assert_measured(w, new)
     assert_measured(w, new, exact, new)
 
@@ -121,11 +117,11 @@ def test_entries_that_are_unlike_the_others_are_no_harm(share, change):
     w, direction = (np.array(x, np.float64) for x in random_pair(SHAPES[0]))
     sampled = slice(None, None, SHAPES[0][0] // 16)
     w[sampled] *= share
-    new = turned(w, direction, 0.1)
+    new = oracle.turned_by(w, direction, 0.1)
     new[sampled] *= change
     w = jnp.float32(w)
     assert_measured(w, new)
-    assert_measured(w, turned(new, direction, 0.2), new)
+    assert_measured(w, oracle.turned_by(new, direction, 0.2), new)
 
 
 @pytest.mark.usefixtures("one_device")

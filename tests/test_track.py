@@ -19,12 +19,6 @@ def normal(shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
-def turned(w, direction, theta):
-    """`w` turned by theta radians towards `direction`, in float64."""
-    t = direction - np.sum(direction * w) / np.sum(w * w) * w
-    return w * np.cos(theta) + t * np.sin(theta) * oracle.norm(w) / oracle.norm(t)
-
-
 @partial(jax.jit, static_argnums=0)
 def compiled_update(tracker, update, state, w):
     """The state alone: without `apply_updates` beside it, the tracker itself must see to the rounding."""
@@ -49,7 +43,7 @@ def measured(w, *updates, **kwargs):
 def test_small_angles_and_distances_of_every_dtype(dtype, scale, theta, growth):
     w = jnp.asarray(scale * normal((40, 50)), dtype)
     exact = np.asarray(w, np.float64)
-    small = jnp.asarray(growth * turned(exact, normal((40, 50), 1), theta) - exact, dtype)
+    small = jnp.asarray(growth * oracle.turned_by(exact, normal((40, 50), 1), theta) - exact, dtype)
     report, (first, second, third) = measured(w, small, -small / 2)
     distance, angle = oracle.cosine_distance(third, first), oracle.angle(third, second)
     # float32 norms are right to some 1e-7; what did not turn may seem to have turned by that.

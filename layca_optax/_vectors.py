@@ -119,7 +119,7 @@ def visible_zeros(norms: jax.Array) -> int:
 
 def _cut(x: jax.Array, axes: Axes, terms: int) -> _Cut | None:
     """The shape with an axis of length `terms`, along which to add, and its position; None if none is apt."""
-    # Of short rows, one behind the other in memory, which is so read from its start to its end.
+    # Rows of 16 entries, a cache line in float32, one behind the other: memory is read from start to end.
     first = max(axes, default=-1) + 1
     blocks, left_over = divmod(math.prod(x.shape[first:]), terms * 16)
     if blocks and not left_over:

@@ -15,7 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from layca_optax._rules import Axes
-from layca_optax._vectors import after, compute_dtype, expand_inner, sum_vectors_together, waits_for
+from layca_optax._vectors import (
+    after,
+    compute_dtype,
+    expand_inner,
+    largest_entries,
+    scale_to_unit_size,
+    sum_vectors_together,
+    waits_for,
+)
 
 _Sums = tuple[jax.Array, jax.Array, jax.Array]
 _Known = tuple[_Sums, jax.Array, jax.Array, jax.Array]
@@ -190,11 +198,12 @@ def _careful_direction(
     Vectors for which that was not necessary keep what they have: their updates do not depend on the others.
     """
     (ss, _, _), n0, p, q = known
-    low, high = _range(ss.dtype)
-    far = float(2.0 ** (jnp.finfo(ss.dtype).maxexp * 5 // 6))
+    low, _ = _range(ss.dtype)
     one, zero, inverse = jnp.ones_like(ss), jnp.zeros_like(ss), 1 / n0
-    step_scale = jnp.where(ss < low, far, jnp.where(ss < high, one, 1 / far))
-    combined_sums = partial(_combined_sums, _runs(leaves), inverse, step_scale)
+    runs = _runs(leaves)
+    sizes = jnp.concatenate([largest_entries(s, axes) for _, _, s, axes in runs])
+    step_scale = scale_to_unit_size(sizes.astype(ss.dtype))
+    combined_sums = partial(_combined_sums, runs, inverse, step_scale)
     ss, su, uu = combined_sums(one, zero)
     lean, rest, tt, vv = zero, zero, ss, p * p + q * q
     if tangent:

@@ -40,6 +40,15 @@ def test_follows_algorithm_1(shape, dtype, rate, log_w, log_s, seed):
     np.testing.assert_allclose(np.asarray(update, np.float64), expected, rtol=0, atol=atol)
 
 
+def test_the_angle_is_right_at_every_scale_of_weights_and_gradient():
+    scales = np.meshgrid(10.0 ** np.arange(-31, 38), 10.0 ** np.arange(-37, 38.5, 0.5))
+    weights, gradients = (np.float32(scale.ravel()) for scale in scales)
+    zero = np.zeros_like(weights)
+    w, g = jnp.stack([weights, zero]), jnp.stack([zero, gradients])
+    new = np.asarray(w, np.float64) + np.asarray(one_step(w, g, rotate="neuron"), np.float64)
+    np.testing.assert_allclose(np.arctan2(-new[1], new[0]), np.arctan(0.1), rtol=1e-5)
+
+
 @pytest.mark.usefixtures("float64")
 def test_follows_algorithm_1_in_float64():
     w, g = random_pair((6, 5), dtype=jnp.float64)

@@ -19,7 +19,6 @@ from layca_optax._vectors import (
     after,
     compute_dtype,
     expand_inner,
-    largest_entries,
     scale_to_unit_size,
     sum_vectors_together,
     waits_for,
@@ -199,12 +198,18 @@ def _careful_direction(
     """
     (ss, _, _), n0, p, q = known
     low, _ = _range(ss.dtype)
+    info = jnp.finfo(ss.dtype)
+    far = float(2.0 ** (info.maxexp * 5 // 6))
     one, zero, inverse = jnp.ones_like(ss), jnp.zeros_like(ss), 1 / n0
+    # Squares that vanish or overflow tell only that a step is small or large. Then its size is known.
+    unit = scale_to_unit_size(jnp.sqrt(ss))
+    first_scale = jnp.where(ss < info.tiny, far, jnp.where(ss <= info.max, unit, 1 / far))
     runs = _runs(leaves)
-    sizes = jnp.concatenate([largest_entries(s, axes) for _, _, s, axes in runs])
-    step_scale = scale_to_unit_size(sizes.astype(ss.dtype))
+    ss, su, uu = _combined_sums(runs, inverse, first_scale, one, zero)
+    step_scale = jnp.maximum(first_scale * scale_to_unit_size(jnp.sqrt(ss)), info.tiny)
+    more = step_scale / first_scale
+    ss, su = ss * more * more, su * more
     combined_sums = partial(_combined_sums, runs, inverse, step_scale)
-    ss, su, uu = combined_sums(one, zero)
     lean, rest, tt, vv = zero, zero, ss, p * p + q * q
     if tangent:
         lean = su / uu

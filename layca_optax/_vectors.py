@@ -91,11 +91,6 @@ def _first_sums_jvp(cut: _Cut, primals: Any, tangents: Any) -> tuple[Any, Any]:
     return _first_sums(xs, cut), tuple(jnp.sum(dx.reshape(shape), axis) for dx in dxs)
 
 
-def largest_entries(x: jax.Array, axes: Axes) -> jax.Array:
-    """The largest absolute value in every vector, shaped like the enumerated axes."""
-    return jnp.max(jnp.abs(x), axis=_inner(x, axes), initial=0)
-
-
 def expand_inner(x: jax.Array, ndim: int, axes: Axes) -> jax.Array:
     """From the shape of the enumerated axes to one that broadcasts to the leaf's; a scalar stays a scalar."""
     return x if x.ndim == 0 else jnp.expand_dims(x, [i for i in range(ndim) if i not in axes])

@@ -10,7 +10,7 @@ import numpy as np
 
 from layca_optax._origin import NOWHERE, Origin, from_params, stacked, through, union
 from layca_optax._paths import join, leaf_paths
-from layca_optax._rules import Axes, Rotate, check_rule, vector_axes
+from layca_optax._rules import Axes, Rotate, check_rule, vector_axes, vectors_shape
 
 # A value of the traced function: where in the parameters it comes from, or None if the inputs are part of it.
 _Value = Origin | None
@@ -59,9 +59,12 @@ def layer_depths(fn: Callable[..., Any], params: Any, *args: Any, rotate: Rotate
     check_rule(rotate)
     leaves, treedef = jax.tree.flatten(params)
     axes = vector_axes(rotate, params)
-    numbers, count = _numbered(leaves, axes)
+    numbers, count = _numbered(axes)
     origins: list[_Value] = [
-        NOWHERE if n is None else from_params(n, ax or ()) for n, ax in zip(numbers, axes, strict=True)
+        NOWHERE
+        if n is None
+        else from_params(_at_indices(n, leaf, ax or ()), tuple(axis for axis, _ in ax or ()))
+        for n, leaf, ax in zip(numbers, leaves, axes, strict=True)
     ]
     jaxpr = _open(jax.make_jaxpr(fn)(params, *args))
     walk = _Walk(count)
@@ -73,18 +76,25 @@ def layer_depths(fn: Callable[..., Any], params: Any, *args: Any, rotate: Rotate
     return jax.tree.unflatten(treedef, depths)
 
 
-def _numbered(leaves: list[Any], axes: list[Axes | None]) -> tuple[list[np.ndarray | None], int]:
+def _numbered(axes: list[Axes | None]) -> tuple[list[np.ndarray | None], int]:
     """Numbers for all weight vectors of the tree, shaped like the axes that enumerate them; and how many."""
     numbers: list[np.ndarray | None] = []
     count = 0
-    for leaf, ax in zip(leaves, axes, strict=True):
+    for ax in axes:
         if ax is None:
             numbers.append(None)
             continue
-        shape = tuple(leaf.shape[d] for d in ax)
+        shape = vectors_shape(ax)
         numbers.append(count + np.arange(math.prod(shape)).reshape(shape))
         count += math.prod(shape)
     return numbers, count
+
+
+def _at_indices(numbers: np.ndarray, leaf: Any, axes: Axes) -> np.ndarray:
+    """The number of the vector at every index of the enumerating axes."""
+    for dim, (axis, pieces) in enumerate(axes):
+        numbers = np.repeat(numbers, leaf.shape[axis] // pieces, axis=dim)
+    return numbers
 
 
 class _Walk:

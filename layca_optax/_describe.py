@@ -1,5 +1,6 @@
 """What would happen to every leaf, in words."""
 
+import math
 from typing import Any
 
 import jax
@@ -7,10 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from layca_optax._norms import vector_norms, visible_zeros
 from layca_optax._paths import join, leaf_paths
 from layca_optax._rates import check_rates, match_rates
-from layca_optax._rules import Axes, Rotate, check_rule, fewest_axes, is_inexact, vector_axes
-from layca_optax._vectors import vector_norms, visible_zeros
+from layca_optax._rules import (
+    Axes,
+    Rotate,
+    check_rule,
+    fewest_axes,
+    is_inexact,
+    vector_axes,
+    vectors_shape,
+)
 
 # One misspelt rate leaves every leaf of a network without one.
 _MOST_PROBLEMS = 6
@@ -56,7 +65,7 @@ def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: A
     paths = [join(path) for path in leaf_paths(params)]
     rows = [["path", "shape", "vectors", "rule", "rate"]]
     for path, leaf, ax, rate, train in zip(paths, leaves, axes, rates, trains, strict=True):
-        vectors = "-" if ax is None else f"{_num_vectors(leaf, ax):,}"
+        vectors = "-" if ax is None else f"{_num_vectors(ax):,}"
         shape = " x ".join(map(str, leaf.shape)) or "scalar"
         rows.append([path, shape, vectors, _rule(leaf, ax), _show_rate(rate, train)])
     if learning_rate is None:
@@ -68,8 +77,8 @@ def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: A
     return "\n".join([*_aligned(rows), _summary(leaves, axes), *(f"! {problem}" for problem in problems)])
 
 
-def _num_vectors(leaf: Any, axes: Axes) -> int:
-    return int(np.prod([leaf.shape[axis] for axis in axes], dtype=int))
+def _num_vectors(axes: Axes) -> int:
+    return math.prod(vectors_shape(axes))
 
 
 def _rule(leaf: Any, axes: Axes | None) -> str:
@@ -78,7 +87,7 @@ def _rule(leaf: Any, axes: Axes | None) -> str:
     if not isinstance(leaf, jax.ShapeDtypeStruct):
         zeros = visible_zeros(vector_norms(jnp.asarray(leaf), axes))
         if zeros:
-            return f"starts at zero ({zeros:,} of {_num_vectors(leaf, axes):,})" if axes else "starts at zero"
+            return f"starts at zero ({zeros:,} of {_num_vectors(axes):,})" if axes else "starts at zero"
     return "rotates"
 
 
@@ -95,7 +104,7 @@ def _summary(leaves: list[Any], axes: list[Axes | None]) -> str:
     total = sum(int(np.prod(leaf.shape)) for leaf in leaves)
     rotating = [(leaf, ax) for leaf, ax in zip(leaves, axes, strict=True) if ax is not None]
     entries = sum(int(np.prod(leaf.shape)) for leaf, _ in rotating)
-    vectors = sum(_num_vectors(leaf, ax) for leaf, ax in rotating)
+    vectors = sum(_num_vectors(ax) for leaf, ax in rotating)
     return f"{total:,} parameters, {entries:,} of them rotate in {vectors:,} vector{'s' * (vectors != 1)}"
 
 

@@ -6,13 +6,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from layca_optax._paths import check_same_leaves, join, leaf_paths
+from layca_optax._norms import vector_norms, visible_zeros
+from layca_optax._paths import check_same_leaves, check_shapes
 from layca_optax._rates import check_rates, rates_for_leaves
-from layca_optax._rules import Axes, Rotate, check_rule, is_inexact, vector_axes
-from layca_optax._turn import turn
-from layca_optax._vectors import compute_dtype, vector_norms, visible_zeros
-
-_RETRACTIONS = ("projection", "geodesic")
+from layca_optax._rules import (
+    Axes,
+    Rotate,
+    check_rule,
+    is_inexact,
+    rotating_leaves,
+    vector_axes,
+    vectors_shape,
+)
+from layca_optax._turn import RETRACTIONS, turn
 
 
 class LaycaState(NamedTuple):
@@ -20,14 +26,14 @@ class LaycaState(NamedTuple):
 
     Attributes:
       count: steps taken, an int32 scalar; what schedules are called with.
-      initial_norm: for every rotating leaf, in leaf order, the norms of its vectors at `init`, in at least
-        float32 and shaped like the axes that enumerate them (a scalar for a leaf that is one vector). Never
-        changes. `zeros(0)` if the parameters have no leaves at all.
+      initial_norm: from the path of every rotating leaf (`"layers/0/kernel"`) to the norms of its vectors at
+        `init`, in at least float32 and shaped like the axes that enumerate them (a scalar for a leaf that is one
+        vector). Never changes. A scalar 0 if the parameters have no leaves at all.
       others: state of the transformation `others`; `optax.EmptyState()` without one.
     """
 
     count: jax.Array
-    initial_norm: tuple[jax.Array, ...] | jax.Array
+    initial_norm: dict[str, jax.Array] | jax.Array
     others: optax.OptState
 
 
@@ -87,7 +93,9 @@ def layca(
         one vector. `"stacked_layer"`: axis 0 enumerates layers, what remains of a leaf must have two or
         more axes. `"neuron"`: the last axis of a leaf with two or more axes enumerates vectors. Or a function
         `(path, leaf) -> axes` where `path` is a string such as `"layers/0/kernel"`: the tuple of axes that
-        enumerate the leaf's vectors, `()` if it is one vector, `None` if it does not rotate.
+        enumerate the leaf's vectors, `()` if it is one vector, `None` if it does not rotate. An entry
+        `(axis, pieces)` cuts an axis into equal pieces of neighbours, which are vectors: `((1, 3),)` for queries,
+        keys and values that share one kernel of shape (C, 3C).
       others: an optax transformation for the floating and complex leaves that do not rotate (biases, norm
         scales). It sees the same incoming updates; its output is added as it is. By default these leaves
         take the plain step, their learning rate times the direction. `optax.set_to_zero()` keeps them fixed.
@@ -125,10 +133,8 @@ def layca(
     """
     check_rule(rotate)
     check_rates(learning_rate)
-    if retraction not in _RETRACTIONS:
-        raise ValueError(
-            f"retraction must be one of {', '.join(map(repr, _RETRACTIONS))}, not {retraction!r}"
-        )
+    if retraction not in RETRACTIONS:
+        raise ValueError(f"retraction must be one of {', '.join(map(repr, RETRACTIONS))}, not {retraction!r}")
     inner = None if others is None else optax.with_extra_args_support(others)
 
     def init_fn(params: optax.Params) -> LaycaState:
@@ -136,14 +142,13 @@ def layca(
         axes = vector_axes(rotate, params)
         count = jnp.zeros([], jnp.int32)
         rates_for_leaves(learning_rate, params, axes, _needs_rate(axes, leaves, others), count)
-        norms: list[jax.Array] = [
-            vector_norms(jnp.asarray(w), ax) for w, ax in zip(leaves, axes, strict=True) if ax is not None
-        ]
-        _refuse_zero_vectors(params, axes, norms)
+        rotating = rotating_leaves(params, axes)
+        norms = {name: vector_norms(jnp.asarray(leaves[i]), ax) for name, i, ax in rotating}
+        _refuse_zero_vectors(norms)
         masked = None if inner is None else optax.masked(inner, _mask_of_others(treedef, axes, leaves))
         return LaycaState(
             count=count,
-            initial_norm=tuple(norms) if leaves else jnp.zeros(0),
+            initial_norm=norms if leaves else jnp.zeros([]),
             others=optax.EmptyState() if masked is None else masked.init(params),
         )
 
@@ -159,12 +164,10 @@ def layca(
         steps, treedef = jax.tree.flatten(updates)
         axes = vector_axes(rotate, params)
         check_same_leaves(params, updates, "updates")
-        rotating = sum(ax is not None for ax in axes)
-        if weights and len(state.initial_norm) != rotating:
-            raise ValueError(
-                f"the state was made for {len(state.initial_norm)} rotating leaves, these parameters have"
-                f" {rotating}: init and update must be given the same parameters"
-            )
+        rotating = rotating_leaves(params, axes)
+        norms = state.initial_norm if isinstance(state.initial_norm, dict) else {}
+        shapes = {name: vectors_shape(ax) for name, _, ax in rotating}
+        check_shapes({name: jnp.shape(norm) for name, norm in norms.items()}, shapes, "layca")
         rates = rates_for_leaves(learning_rate, params, axes, _needs_rate(axes, weights, others), state.count)
         other_steps, others_state = steps, state.others
         if inner is not None:
@@ -173,17 +176,11 @@ def layca(
             other_steps = jax.tree.leaves(other_updates)
 
         sign = -1 if flip_sign else 1
-        turning = [i for i, ax in enumerate(axes) if ax is not None]
-        turned = turn(
-            [jnp.asarray(weights[i]) for i in turning],
-            [steps[i] for i in turning],
-            [sign * rates[i] for i in turning],
-            list(state.initial_norm),
-            axes=tuple(axes[i] for i in turning),
-            tangent=tangent,
-            retraction=retraction,
-        )
-        result = dict(zip(turning, turned, strict=True))
+        variant = {"tangent": tangent, "retraction": retraction}
+        result = {
+            i: turn(jnp.asarray(weights[i]), steps[i], sign * rates[i], norms[name], axes=ax, **variant)
+            for name, i, ax in rotating
+        }
         for i, (w, s, other, rate) in enumerate(zip(weights, steps, other_steps, rates, strict=True)):
             w = jnp.asarray(w)
             if not is_inexact(w):
@@ -200,8 +197,8 @@ def layca(
 
 
 def _plain_step(weights: jax.Array, step: jax.Array, rate: Any) -> jax.Array:
-    dtype = compute_dtype(weights)
-    scaled = rate.astype(compute_dtype(rate)) * step.astype(dtype)
+    dtype = jnp.promote_types(weights.dtype, jnp.float32)
+    scaled = rate.astype(jnp.promote_types(rate.dtype, jnp.float32)) * step.astype(dtype)
     return jnp.where(jnp.isfinite(rate), scaled, 0).astype(weights.dtype)
 
 
@@ -214,14 +211,13 @@ def _mask_of_others(treedef: Any, axes: list[Axes | None], leaves: list[Any]) ->
     return jax.tree.unflatten(treedef, mask)
 
 
-def _refuse_zero_vectors(params: optax.Params, axes: list[Axes | None], norms: list[jax.Array]) -> None:
-    rotating = [path for path, ax in zip(leaf_paths(params), axes, strict=True) if ax is not None]
-    for path, norm in zip(rotating, norms, strict=True):
+def _refuse_zero_vectors(norms: dict[str, jax.Array]) -> None:
+    for name, norm in norms.items():
         zeros = visible_zeros(norm)
         if zeros:
             which = "it is" if norm.ndim == 0 else f"{zeros} of its {norm.size} vectors are"
             raise ValueError(
-                f"{join(path)!r} rotates, but {which} zero, and a zero vector has no direction to turn from."
+                f"{name!r} rotates, but {which} zero, and a zero vector has no direction to turn from."
                 " Initialise it to something else, or let it train without rotating:"
                 " rotate=lambda path, leaf: None for this path."
             )

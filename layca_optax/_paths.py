@@ -1,6 +1,7 @@
 """Names of leaves, the same for every kind of tree that holds the same parameters."""
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -74,6 +75,32 @@ def check_same_leaves(params: Any, other: Any, name: str) -> None:
                 f"{name} and params must have the same shapes; at {join(path)!r} they have"
                 f" {jnp.shape(other_leaf)} and {jnp.shape(leaf)}"
             )
+
+
+def refuse_twice(names: Iterable[str], message: str = "two leaves of the parameters are called {}") -> None:
+    """Raises `ValueError` if a name stands there twice: by name the two could not be told apart."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(message.format(repr(name)))
+
+
+def check_shapes(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]], owner: str) -> None:
+    """Raises `ValueError` if the state of `owner` was made for other rotating leaves than `wanted`, or other vectors."""
+    problems = [
+        f"{name!r} rotates, but the state knows nothing of it" for name in wanted if name not in found
+    ]
+    problems += [f"the state has {name!r}, which does not rotate now" for name in found if name not in wanted]
+    problems += [
+        f"{name!r} has vectors of shape {wanted[name]}, in the state {found[name]}"
+        for name in wanted
+        if found.get(name, wanted[name]) != wanted[name]
+    ]
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ValueError(
+            f"this state of {owner} belongs to other parameters or to another rule: {'; '.join(problems[:3])}{more}."
+            " Call init with these parameters and this rule"
+        )
 
 
 def _strings(keys: tuple[Any, ...]) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from layca_optax._paths import Path, hole_paths, join, leaf_paths, nearest, starts_with
-from layca_optax._rules import Axes
+from layca_optax._rules import Axes, vectors_shape
 
 
 def check_rates(learning_rate: Any) -> None:
@@ -75,9 +75,7 @@ def match_rates(
             )
     values = {path: rate(count) if callable(rate) else rate for path, rate in rates.items()}
     result: list[Any] = []
-    for path, prefix, leaf, ax, want in zip(
-        paths, prefixes, jax.tree.leaves(params), axes, wanted, strict=True
-    ):
+    for path, prefix, ax, want in zip(paths, prefixes, axes, wanted, strict=True):
         result.append(None)
         if not want:
             continue
@@ -88,7 +86,7 @@ def match_rates(
             )
             continue
         rate = jnp.asarray(values[prefix])
-        vectors = tuple(leaf.shape[axis] for axis in ax or ())
+        vectors = vectors_shape(ax or ())
         if rate.shape in ((), vectors):
             result[-1] = rate
         else:

@@ -1,23 +1,15 @@
 """How far layers have turned."""
 
-from collections.abc import Callable
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
-from layca_optax._paths import check_same_leaves, join, leaf_paths
-from layca_optax._rules import Axes, Rotate, vector_axes
-from layca_optax._vectors import (
-    compute_dtype,
-    expand_inner,
-    sample_vectors,
-    scale_to_unit_size,
-    sum_vectors,
-    sum_vectors_together,
-    vector_norms,
-)
+from layca_optax._floats import rounded
+from layca_optax._norms import vector_norms
+from layca_optax._paths import check_same_leaves
+from layca_optax._rules import Axes, Rotate, as_vectors, rotating_leaves, vector_axes
+from layca_optax._vectors import per_vector, sum_vectors
 
 
 def layer_rotation(
@@ -58,106 +50,78 @@ def layer_rotation(
       generalization <https://arxiv.org/abs/1806.01603>`_, 2018, Section 5.3 and Figure 3.
     """
     check_same_leaves(params, reference, "reference")
-    leaves = zip(
-        leaf_paths(params),
-        map(jnp.asarray, jax.tree.leaves(params)),
-        map(jnp.asarray, jax.tree.leaves(reference)),
-        vector_axes(rotate, params),
-        strict=True,
-    )
-    return {
-        join(path): cosine_distance(w, vector_norms(w, axes), r, vector_norms(r, axes), axes)
-        for path, w, r, axes in leaves
-        if axes is not None
-    }
+    pairs = [
+        *zip(
+            map(jnp.asarray, jax.tree.leaves(params)),
+            map(jnp.asarray, jax.tree.leaves(reference)),
+            strict=True,
+        )
+    ]
+    rotating = rotating_leaves(params, vector_axes(rotate, params))
+    return {name: _cosine_distance(*pairs[i], ax) for name, i, ax in rotating}
 
 
-def cosine_distance(
-    w: jax.Array, norms: jax.Array, reference: jax.Array, reference_norms: jax.Array, axes: Axes
-) -> jax.Array:
-    """As in `layer_rotation`, of vectors whose norms are known; shaped like the enumerated axes."""
-    w, reference = w.astype(compute_dtype(w)), reference.astype(compute_dtype(reference))
-    n, m = (expand_inner(x, w.ndim, axes) for x in (norms, reference_norms))
+def _cosine_distance(weights: jax.Array, reference: jax.Array, axes: Axes) -> jax.Array:
+    wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    (w, plain), (r, _) = as_vectors(wide(weights), axes), as_vectors(wide(reference), axes)
+    n, m = (per_vector(vector_norms(x, axes), w, plain) for x in (weights, reference))
     # Brought to the reference's length and only then to 1: equal vectors are exactly 0 apart.
-    difference = (reference - w * (m / n)) / m
-    return sum_vectors(difference * difference, axes) / 2
+    (squares,) = sum_vectors((((r - w * (m / n)) / m) ** 2,), plain)
+    return squares / 2
 
 
 def measure_step(
     weights: jax.Array,
-    new_weights: Callable[[jax.Array], jax.Array],
+    update: jax.Array,
     initial: jax.Array,
-    initial_norms: jax.Array,
+    initial_norm: jax.Array,
+    inverse_norm: jax.Array,
+    norm: jax.Array,
     axes: Axes,
-) -> tuple[jax.Array, jax.Array]:
-    r"""The cosine distances of the new weights from the initial ones, and their angles with the old ones.
+) -> jax.Array:
+    r"""Measures what one step does to every vector of a leaf, by one look at everything.
 
-    For a vector :math:`w` of norm :math:`n`, another :math:`r` of norm :math:`m` and any :math:`b > 0`,
+    For the new weights :math:`v`, an older value :math:`r` and any number :math:`b`, let :math:`x = v - b r`. With
+    :math:`a = b + x \cdot r / r \cdot r`, the part of :math:`v` along :math:`r` is :math:`a r`, and across it
 
-    .. math:: 1 - \cos(w, r) = \frac{\|r - b w\|^2 - (m - b n)^2}{2 b m n}
+    .. math:: \|v - a r\|^2 = x \cdot x - (x \cdot r)^2 / r \cdot r .
 
-    which keeps its digits if :math:`b` is not far from :math:`m / n`. A sample of the entries tells that well
-    enough: if :math:`r` points where :math:`w` does but for a small difference, so do their samples.
+    The difference keeps its digits where b is near a. So b is 1 for the weights before the step, and for the
+    initial ones the ratio of norms before the step.
 
-    Where nothing is sampled, norms are exact and :math:`b` is their ratio.
+    Args:
+      inverse_norm: 1 divided by the norms of the initial vectors; 1 for a vector that was zero.
+      norm: the norms before the step, divided by the initial ones.
 
-    `new_weights` is called with what was found before: first for the sample, then for the rest. It need not
-    round them to the dtype of the weights.
+    Returns:
+      Along a last axis, the cosine distances of the new weights from the initial ones, their angles with the
+      old ones in radians, and their norms divided by the initial ones.
     """
-    expanded = lambda x: expand_inner(x, weights.ndim, axes)
-    # With initial norms near 1 the squares stay in range. What several sums have in common, even a number as
-    # often as there are weights, XLA would store on CPUs; it cannot know that norms are never negative.
-    initial_norms = initial_norms.astype(compute_dtype(weights))
-    scale = scale_to_unit_size(initial_norms)
-    unit = lambda i: expanded(jnp.where(initial_norms < -i, 0, scale))
-    square = lambda x, i: (x.astype(scale.dtype) * unit(i)) ** 2
-    new = lambda seen: _rounded(new_weights(seen), weights.dtype).astype(scale.dtype)
-
-    arrays = new(initial_norms), weights, initial
-    sample = sample_vectors(arrays, axes)
-    whole = sample is arrays
-    # More terms at a time would be too long a loop for a compiler.
-    sums = partial(sum_vectors_together, axes=axes, terms=8)
-    first_norms = initial_norms * scale
-    needed = sample[:2] if whole else sample
-    new_norms, old_norms, *others = map(jnp.sqrt, sums(tuple(square(x, i) for i, x in enumerate(needed))))
-    ratios = [
-        jnp.where(m == new_norms, 1, m / new_norms) for m in (first_norms if whole else others[0], old_norms)
-    ]
-    if not whole:
-        # The entries may be unlike the others; a ratio that is this far off costs one digit.
-        ratios = [jnp.clip(ratio, 1 / 16, 16) for ratio in ratios]
-    new_ones = new(ratios[0] + ratios[1])
-    squares = [
-        square(r.astype(scale.dtype) - new_ones * expanded(b), i)
-        for i, r, b in zip((3, 4), (initial, weights), ratios, strict=True)
-    ]
-    if not whole:
-        squares += [square(new_ones, 5), square(weights, 6)]
-    to_initial, to_old, *rest = sums(tuple(squares))
-    if not whole:
-        new_norms, old_norms = map(jnp.sqrt, rest)
-    twice_from_init = _twice_cosine_distance(to_initial, first_norms, ratios[0] * new_norms)
-    twice_last_step = _twice_cosine_distance(to_old, old_norms, ratios[1] * new_norms)
-    return twice_from_init / 2, 2 * jnp.arcsin(jnp.sqrt(twice_last_step) / 2)
+    dtype = jnp.promote_types(weights.dtype, jnp.float32)
+    wide = jnp.promote_types(dtype, update.dtype)
+    new = rounded(weights.astype(wide) + update.astype(wide), weights.dtype)
+    (v, plain), (w, _), (w0, _) = (as_vectors(x.astype(dtype), axes) for x in (new, weights, initial))
+    each = lambda values: per_vector(values.astype(dtype), w, plain)
+    x, x0 = (v - w) * each(inverse_norm), (v - w0 * each(norm)) * each(inverse_norm)
+    w, w0 = w * each(inverse_norm), w0 * each(inverse_norm)
+    xx, xw, ww, xx0, xw0 = sum_vectors((x * x, x * w, w * w, x0 * x0, x0 * w0), plain)
+    along, across, length = _parts(xx, xw, ww, jnp.ones_like(xx))
+    angle = jnp.where((ww > 0) & (length > 0), jnp.arctan2(across, along), jnp.nan)
+    along, across, norm = _parts(xx0, xw0, jnp.ones_like(xx0), norm.astype(dtype))
+    # 1 - cos, never as a difference of equal numbers.
+    near, far = across * across / (norm * (norm + jnp.abs(along))), 1 - along / norm
+    began = initial_norm > 0
+    distance = jnp.where(began & (norm > 0), jnp.where(along > 0, near, far), jnp.nan)
+    numbers = jnp.stack([distance, angle, jnp.where(began, norm, jnp.nan)], axis=-1)
+    # One kernel computes what is one number per vector; else a GPU takes several.
+    return lax.optimization_barrier(numbers)
 
 
-def _twice_cosine_distance(squared_difference: jax.Array, m: jax.Array, n: jax.Array) -> jax.Array:
-    """Of vectors whose norms are `m` and `n`."""
-    twice = jnp.clip((squared_difference - (m - n) ** 2) / (m * n), 0, 4)
-    return jnp.where((m > 0) & (n > 0), twice, jnp.nan)
-
-
-def _rounded(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Rounded to the dtype, in at least float32.
-
-    XLA may leave out a rounding to 16 bits between two conversions, but not `reduce_precision`. That has no
-    subnormal numbers; in float16 they are common enough to be left as they are.
-    """
-    info, wide = jnp.finfo(dtype), x.astype(jnp.promote_types(dtype, jnp.float32))
-    if info.bits >= 32:
-        return wide
-    rounded = jax.lax.reduce_precision(wide, exponent_bits=info.nexp, mantissa_bits=info.nmant)
-    if info.nexp == jnp.finfo(jnp.float32).nexp:
-        return rounded
-    return jnp.where(jnp.abs(wide) < float(info.smallest_normal), wide, rounded)
+def _parts(
+    xx: jax.Array, xr: jax.Array, rr: jax.Array, b: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The lengths of `v = x + b r` along r and across it, and its own."""
+    divisor = jnp.where(rr > 0, rr, 1)
+    across = jnp.maximum(xx - xr * xr / divisor, 0)
+    along = (b + xr / divisor) * jnp.sqrt(rr)
+    return along, jnp.sqrt(across), jnp.sqrt(across + along * along)

@@ -1,0 +1,30 @@
+"""Floating-point numbers: a rounding that stays, and a scale at which squares keep their digits."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def rounded(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Rounds to a dtype for good, in at least float32: between two conversions XLA may leave roundings out."""
+    info, wide = jnp.finfo(dtype), x.astype(jnp.promote_types(dtype, jnp.float32))
+    if info.bits >= 32:
+        return wide
+    narrow = lax.reduce_precision(wide, exponent_bits=info.nexp, mantissa_bits=info.nmant)
+    if info.nexp == jnp.finfo(jnp.float32).nexp:
+        return narrow
+    # `reduce_precision` has no subnormal numbers. In float16 they are common enough to be kept.
+    return jnp.where(jnp.abs(wide) < float(info.smallest_normal), wide, narrow)
+
+
+def moderating_scale(size: jax.Array) -> jax.Array:
+    """The power of two near `size ** (-5 / 8)`, at most 7e19 in float32, at which squares keep their digits.
+
+    A factor that brought `size` to 1 would let the squares of numbers that stand beside it and are 1e19 times as
+    large overflow.
+    """
+    info = jnp.finfo(size.dtype)
+    bias = 1 - info.minexp
+    exponent = lax.bitcast_convert_type(size, f"int{info.bits}") >> info.nmant
+    moderate = jnp.minimum(5 * (bias - exponent) >> 3, bias // 2 + 3)
+    return lax.bitcast_convert_type((bias + moderate) << info.nmant, size.dtype)

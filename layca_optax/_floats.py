@@ -6,7 +6,7 @@ from jax import lax
 
 
 def rounded(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Rounds to a dtype for good, in at least float32: between two conversions XLA may leave roundings out."""
+    """Rounds to a dtype for good, in at least float32: XLA may leave out a rounding between conversions."""
     info, wide = jnp.finfo(dtype), x.astype(jnp.promote_types(dtype, jnp.float32))
     if info.bits >= 32:
         return wide
@@ -20,8 +20,7 @@ def rounded(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
 def moderating_scale(size: jax.Array) -> jax.Array:
     """The power of two near `size ** (-5 / 8)`, at most 7e19 in float32, at which squares keep their digits.
 
-    A factor that brought `size` to 1 would let the squares of numbers that stand beside it and are 1e19 times as
-    large overflow.
+    A factor that brought `size` to 1 would let the squares of numbers overflow that are 1e19 times as large.
     """
     info = jnp.finfo(size.dtype)
     bias = 1 - info.minexp

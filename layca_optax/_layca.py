@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from layca_optax._norms import vector_norms, visible_zeros
-from layca_optax._paths import check_same_leaves, check_shapes
+from layca_optax._paths import check_same_leaves, check_state
 from layca_optax._rates import check_rates, rates_for_leaves
 from layca_optax._rules import (
     Axes,
@@ -27,8 +27,8 @@ class LaycaState(NamedTuple):
     Attributes:
       count: steps taken, an int32 scalar; what schedules are called with.
       initial_norm: from the path of every rotating leaf (`"layers/0/kernel"`) to the norms of its vectors at
-        `init`, in at least float32 and shaped like the axes that enumerate them (a scalar for a leaf that is one
-        vector). Never changes. A scalar 0 if the parameters have no leaves at all.
+        `init`, in at least float32 and shaped like the axes that enumerate them (a scalar for a leaf that is
+        one vector). Never changes. A scalar 0 if the parameters have no leaves at all.
       others: state of the transformation `others`; `optax.EmptyState()` without one.
     """
 
@@ -94,8 +94,8 @@ def layca(
         more axes. `"neuron"`: the last axis of a leaf with two or more axes enumerates vectors. Or a function
         `(path, leaf) -> axes` where `path` is a string such as `"layers/0/kernel"`: the tuple of axes that
         enumerate the leaf's vectors, `()` if it is one vector, `None` if it does not rotate. An entry
-        `(axis, pieces)` cuts an axis into equal pieces of neighbours, which are vectors: `((1, 3),)` for queries,
-        keys and values that share one kernel of shape (C, 3C).
+        `(axis, pieces)` cuts an axis into equal pieces of neighbours, which are vectors: `((1, 3),)` for
+        queries, keys and values that share one kernel of shape (C, 3C).
       others: an optax transformation for the floating and complex leaves that do not rotate (biases, norm
         scales). It sees the same incoming updates; its output is added as it is. By default these leaves
         take the plain step, their learning rate times the direction. `optax.set_to_zero()` keeps them fixed.
@@ -143,7 +143,9 @@ def layca(
         count = jnp.zeros([], jnp.int32)
         rates_for_leaves(learning_rate, params, axes, _needs_rate(axes, leaves, others), count)
         rotating = rotating_leaves(params, axes)
-        norms = {name: vector_norms(jnp.asarray(leaves[i]), ax) for name, i, ax in rotating}
+        norms: dict[str, jax.Array] = {
+            name: vector_norms(jnp.asarray(leaves[i]), ax) for name, i, ax in rotating
+        }
         _refuse_zero_vectors(norms)
         masked = None if inner is None else optax.masked(inner, _mask_of_others(treedef, axes, leaves))
         return LaycaState(
@@ -167,7 +169,7 @@ def layca(
         rotating = rotating_leaves(params, axes)
         norms = state.initial_norm if isinstance(state.initial_norm, dict) else {}
         shapes = {name: vectors_shape(ax) for name, _, ax in rotating}
-        check_shapes({name: jnp.shape(norm) for name, norm in norms.items()}, shapes, "layca")
+        check_state("layca", {name: jnp.shape(norm) for name, norm in norms.items()}, shapes)
         rates = rates_for_leaves(learning_rate, params, axes, _needs_rate(axes, weights, others), state.count)
         other_steps, others_state = steps, state.others
         if inner is not None:
@@ -177,7 +179,7 @@ def layca(
 
         sign = -1 if flip_sign else 1
         variant = {"tangent": tangent, "retraction": retraction}
-        result = {
+        result: dict[int, jax.Array] = {
             i: turn(jnp.asarray(weights[i]), steps[i], sign * rates[i], norms[name], axes=ax, **variant)
             for name, i, ax in rotating
         }

@@ -1,6 +1,7 @@
 """Names of leaves, the same for every kind of tree that holds the same parameters."""
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -38,6 +39,17 @@ def leaf_boxes(tree: Any) -> list[Any]:
         inner = jax.tree.leaves(node)
         boxes += [node] if len(inner) == 1 else inner
     return boxes
+
+
+def unboxed(box: Any) -> jax.Array:
+    """The array in a Flax variable: one of the parameters', or one that `nnx.Optimizer` made."""
+    (array,) = jax.tree.leaves(box)
+    return array
+
+
+def natural_order(name: str) -> list[str | int]:
+    """A key to sort names by, such that `layers/2` stands before `layers/10`."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
 def hole_paths(tree: Any) -> list[Path]:
@@ -84,22 +96,18 @@ def refuse_twice(names: Iterable[str], message: str = "two leaves of the paramet
             raise ValueError(message.format(repr(name)))
 
 
-def check_shapes(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]], owner: str) -> None:
-    """Raises `ValueError` if the state of `owner` was made for other rotating leaves than `wanted`, or other vectors."""
-    problems = [
-        f"{name!r} rotates, but the state knows nothing of it" for name in wanted if name not in found
-    ]
-    problems += [f"the state has {name!r}, which does not rotate now" for name in found if name not in wanted]
-    problems += [
-        f"{name!r} has vectors of shape {wanted[name]}, in the state {found[name]}"
-        for name in wanted
-        if found.get(name, wanted[name]) != wanted[name]
-    ]
+def check_state(owner: str, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
+    """Raises `ValueError` if the state of `owner` has not the leaves and shapes that are wanted."""
+    problems = [f"{name!r} rotates, but is not in the state" for name in wanted if name not in found]
+    problems += [f"{name!r} is in the state, but does not rotate" for name in found if name not in wanted]
+    for name in wanted.keys() & found.keys():
+        if wanted[name] != found[name]:
+            problems.append(f"at {name!r} the state has the shape {found[name]} instead of {wanted[name]}")
     if problems:
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ValueError(
-            f"this state of {owner} belongs to other parameters or to another rule: {'; '.join(problems[:3])}{more}."
-            " Call init with these parameters and this rule"
+            f"this state of {owner} was made for other parameters or by another rule:"
+            f" {'; '.join(problems[:3])}{more}"
         )
 
 

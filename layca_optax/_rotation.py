@@ -1,5 +1,7 @@
 """How far layers have turned."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,6 +12,7 @@ from layca_optax._norms import vector_norms
 from layca_optax._paths import check_same_leaves
 from layca_optax._rules import Axes, Rotate, as_vectors, rotating_leaves, vector_axes
 from layca_optax._vectors import per_vector, sum_vectors
+from layca_optax._xla_cpu import after
 
 
 def layer_rotation(
@@ -46,19 +49,12 @@ def layer_rotation(
       {'kernel': '0.2929'}
 
     References:
-      Carbonnelle and De Vleeschouwer, `On layer-level control of DNN training and its impact on
-      generalization <https://arxiv.org/abs/1806.01603>`_, 2018, Section 5.3 and Figure 3.
+      Carbonnelle and De Vleeschouwer, 2018 (https://arxiv.org/abs/1806.01603), Section 5.3 and Figure 3.
     """
     check_same_leaves(params, reference, "reference")
-    pairs = [
-        *zip(
-            map(jnp.asarray, jax.tree.leaves(params)),
-            map(jnp.asarray, jax.tree.leaves(reference)),
-            strict=True,
-        )
-    ]
+    now, then = ([*map(jnp.asarray, jax.tree.leaves(tree))] for tree in (params, reference))
     rotating = rotating_leaves(params, vector_axes(rotate, params))
-    return {name: _cosine_distance(*pairs[i], ax) for name, i, ax in rotating}
+    return {name: _cosine_distance(now[i], then[i], ax) for name, i, ax in rotating}
 
 
 def _cosine_distance(weights: jax.Array, reference: jax.Array, axes: Axes) -> jax.Array:
@@ -70,33 +66,27 @@ def _cosine_distance(weights: jax.Array, reference: jax.Array, axes: Axes) -> ja
     return squares / 2
 
 
+# Compiled, so that leaves of equal shape are traced once.
+@partial(jax.jit, static_argnames="axes")
 def measure_step(
-    weights: jax.Array,
-    update: jax.Array,
-    initial: jax.Array,
-    initial_norm: jax.Array,
-    inverse_norm: jax.Array,
-    norm: jax.Array,
-    axes: Axes,
-) -> jax.Array:
+    weights: jax.Array, update: jax.Array, initial: jax.Array, *norms: jax.Array, axes: Axes
+) -> tuple[jax.Array, jax.Array]:
     r"""Measures what one step does to every vector of a leaf, by one look at everything.
 
-    For the new weights :math:`v`, an older value :math:`r` and any number :math:`b`, let :math:`x = v - b r`. With
-    :math:`a = b + x \cdot r / r \cdot r`, the part of :math:`v` along :math:`r` is :math:`a r`, and across it
+    For the new weights :math:`v`, an older value :math:`r` and any number :math:`b`, let :math:`x = v - b r`.
+    With :math:`a = b + x \cdot r / r \cdot r`, its part along :math:`r` is :math:`a r`, and across it
 
     .. math:: \|v - a r\|^2 = x \cdot x - (x \cdot r)^2 / r \cdot r .
 
     The difference keeps its digits where b is near a. So b is 1 for the weights before the step, and for the
-    initial ones the ratio of norms before the step.
-
-    Args:
-      inverse_norm: 1 divided by the norms of the initial vectors; 1 for a vector that was zero.
-      norm: the norms before the step, divided by the initial ones.
+    initial ones what `norms` has as the last of three: the initial norms, 1 divided by them (1 for a vector
+    that was zero), and the norms before the step divided by the initial ones.
 
     Returns:
-      Along a last axis, the cosine distances of the new weights from the initial ones, their angles with the
-      old ones in radians, and their norms divided by the initial ones.
+      The update, and along a last axis the cosine distances of the new weights from the initial ones, their
+      angles with the old ones in radians, and their norms divided by the initial ones.
     """
+    initial_norm, inverse_norm, norm = norms
     dtype = jnp.promote_types(weights.dtype, jnp.float32)
     wide = jnp.promote_types(dtype, update.dtype)
     new = rounded(weights.astype(wide) + update.astype(wide), weights.dtype)
@@ -112,9 +102,11 @@ def measure_step(
     near, far = across * across / (norm * (norm + jnp.abs(along))), 1 - along / norm
     began = initial_norm > 0
     distance = jnp.where(began & (norm > 0), jnp.where(along > 0, near, far), jnp.nan)
-    numbers = jnp.stack([distance, angle, jnp.where(began, norm, jnp.nan)], axis=-1)
     # One kernel computes what is one number per vector; else a GPU takes several.
-    return lax.optimization_barrier(numbers)
+    numbers = [distance, angle, jnp.where(began, norm, jnp.nan)]
+    measured = lax.optimization_barrier(jnp.stack(numbers, axis=-1))
+    # The weights are read before new ones are written over them; else XLA:CPU would copy them.
+    return after(update, measured[..., 2]), measured
 
 
 def _parts(

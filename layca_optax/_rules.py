@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from layca_optax._paths import join, leaf_paths, refuse_twice
 
-# The axes that enumerate the weight vectors of a leaf, ascending, each with the number of equal pieces into which it
-# is cut: its length for an axis along which every index is a vector of its own.
+# The axes that enumerate the weight vectors of a leaf, ascending, each with the number of equal pieces into
+# which it is cut: its length for an axis along which every index is a vector of its own.
 Axes = tuple[tuple[int, int], ...]
 Rule = Callable[[str, Any], tuple[int | tuple[int, int], ...] | None]
 Rotate = str | Rule
@@ -62,7 +62,7 @@ def as_vectors(leaf: jax.Array, axes: Axes) -> tuple[jax.Array, tuple[int, ...]]
         number = pieces.get(axis)
         if number is not None:
             enumerating.append(len(shape))
-        shape += [length] if number in (None, length) else [number, length // number]
+        shape += [length] if number is None or number == length else [number, length // number]
     return leaf.reshape(shape), tuple(enumerating)
 
 
@@ -111,8 +111,8 @@ def _ascending(name: str, axes: Any, shape: tuple[int, ...]) -> Axes:
 
     if not isinstance(axes, tuple) or not all(map(_is_entry, axes)):
         raise refuse(
-            "; it must return None (does not rotate) or a tuple of axes: () makes the whole leaf one vector, an entry"
-            " (axis, pieces) cuts an axis into equal pieces"
+            "; it must return None (does not rotate) or a tuple of axes: () makes the whole leaf one vector,"
+            " an entry (axis, pieces) cuts an axis into equal pieces"
         )
     result = []
     for entry in axes:

@@ -1,17 +1,15 @@
 r"""The arithmetic of a step: turns on the sphere, at every scale, by one path on all machines.
 
-With :math:`u = w / n_0`, a factor :math:`k` and a guess :math:`c_0` of what the step :math:`s` holds of :math:`u`,
-one look at everything takes three sums of :math:`d = k (s - c_0 u)`: :math:`d \cdot d`, :math:`d \cdot u` and
-:math:`u \cdot u`. With :math:`c = d \cdot u / u \cdot u`, the step across the weights is
+Let :math:`u = w / n_0`, :math:`k` a factor and :math:`c_0` a guess of what the step :math:`s` holds of
+:math:`u`. Three sums of :math:`d = k (s - c_0 u)` give the step across the weights:
 
-.. math:: t = d - c u, \qquad t \cdot t = d \cdot d - c \, (d \cdot u) .
+.. math:: t = d - c u, \quad t \cdot t = d \cdot d - c \, (d \cdot u), \quad c = d \cdot u / u \cdot u .
 
-Scale and guess come from a sample :math:`S` of the entries, :math:`c_0 = s_S \cdot u_S / u_S \cdot u_S`. Let
-:math:`s = a u + t / k`. Then :math:`|c_0 - a| \|u_S\| \le \|t_S\| / k`, so that
+Factor and guess come from a sample :math:`S` of the entries, :math:`c_0 = s_S \cdot u_S / u_S \cdot u_S`. Let
+:math:`s = a u + t / k`. Then :math:`k |c_0 - a| \|u_S\| \le \|t_S\|`, so that however parallel step and
+weights are, :math:`t \cdot t` loses digits to the sample's share alone:
 
-.. math:: \|d\|^2 \le \left(1 + \|u\|^2 / \|u_S\|^2\right) \|t\|^2 :
-
-however parallel step and weights are, the difference :math:`t \cdot t` loses digits to the sample's share alone.
+.. math:: \|d\|^2 \le \left(1 + \|u\|^2 / \|u_S\|^2\right) \|t\|^2 .
 """
 
 from collections.abc import Callable, Mapping
@@ -25,8 +23,8 @@ from layca_optax._floats import moderating_scale, rounded
 from layca_optax._rules import Axes, as_vectors
 from layca_optax._vectors import per_vector, sample, sum_vectors
 
-# From a rate to p and q of `v = p w/||w|| + q t/||t||`; a negative rate turns away from the step. Beyond 1e18 an
-# angle is a right one in every dtype, and squares would overflow.
+# From a rate to p and q of `v = p w/||w|| + q t/||t||`; a negative rate turns away from the step. Beyond 1e18
+# an angle is a right one in every dtype, and squares would overflow.
 RETRACTIONS: Mapping[str, Callable[[jax.Array], tuple[jax.Array, jax.Array]]] = {
     "projection": lambda rate: (jnp.ones_like(rate), jnp.clip(rate, -1e18, 1e18)),
     "geodesic": lambda rate: (jnp.cos(rate), jnp.sin(rate)),
@@ -45,7 +43,7 @@ def turn(
     tangent: bool,
     retraction: str,
 ) -> jax.Array:
-    """Computes the updates `n0 v/||v|| - w` of a leaf's vectors; zero for those without a direction to turn in."""
+    """Computes a leaf's update `n0 v/||v|| - w`; zero for vectors without a direction to turn in."""
     dtype = jnp.promote_types(weights.dtype, jnp.float32)
     info = jnp.finfo(dtype)
     tiny, eps, huge = (float(x) for x in (info.tiny, info.eps, info.max))
@@ -67,22 +65,22 @@ def turn(
     least_step = jnp.where(total > 0, tiny, least)
     telling = (uu > share / 4) & (ww > least) & jnp.isfinite(su)
     guess = jnp.where(telling, k * su / jnp.where(telling, uu, 1), 0)
-    of_w = guess * inverse
 
     # A look at everything.
     w, s = w.astype(dtype), exact(s)
+    of_w = guess * inverse
     u, d = w * each(inverse), s * each(k) - w * each(of_w)
     dd, du, uu = sum_vectors((d * d, d * u, u * u), plain)
     on_sphere = (uu > least) & (uu < huge) & (n0 > 0) & (n0 < huge / 4)
-    uu = jnp.maximum(uu, least)
-    c = du / uu
-    tt, a = jnp.maximum(dd - c * du, tiny), guess + c
+    c = du / jnp.where(uu > least, uu, 1)
+    tt, a = dd - c * du, guess + c
     ss = tt + a * a * uu
 
-    # Rounding alone leaves this much of a step across the weights; without a guess the difference has few digits.
+    # Rounding alone leaves this much of a step across the weights; without a guess `tt` has few digits.
     rounding = max(4 * float(jnp.finfo(step.dtype).eps), 64 * eps)
     turns = on_sphere & (tt > rounding**2 * ss) & (tt > 1e-4 * dd) & (dd > least_step) & jnp.isfinite(rate)
-    p, q = RETRACTIONS[retraction](jnp.where(jnp.isfinite(rate), rate, 0))
+    uu, tt, ss, rate = (jnp.where(turns, x, 1) for x in (uu, tt, ss, rate))
+    p, q = RETRACTIONS[retraction](rate)
     if not tangent:
         p, q = p + q * a * jnp.sqrt(uu / ss), q * jnp.sqrt(tt / ss)
     length = jnp.sqrt(p * p + q * q)
@@ -92,11 +90,11 @@ def turn(
     numbers = jnp.where(turns, jnp.stack([along, across, -n0]), 0)
     along, across, minus_n0 = lax.optimization_barrier(numbers)
 
-    # One write. Its signs are others, because XLA:CPU would store what both looks have in common.
+    # One write, with other signs, because XLA:CPU would store what both looks have in common. Of a vector
+    # that stands still, some entries may not be finite.
     u, d = w * each(-inverse), s * each(-k) - w * each(-of_w)
-    # Of a vector that stands still, some entries may not be finite.
     update = each(minus_n0) * jnp.where(jnp.isfinite(d), each(along) * u + each(across) * d, 0)
-    # float16: an update may be twice as large as any weight. Where norms have the same range, they bound it.
-    if jnp.finfo(weights.dtype).maxexp < info.maxexp:
-        update = jnp.clip(update, jnp.finfo(weights.dtype).min, jnp.finfo(weights.dtype).max)
+    # float16: an update may be twice as large as any weight. Elsewhere the bound of n0 suffices.
+    if (narrow := jnp.finfo(weights.dtype)).maxexp < info.maxexp:
+        update = jnp.clip(update, narrow.min, narrow.max)
     return update.reshape(weights.shape).astype(weights.dtype)

@@ -11,22 +11,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from layca_optax._xla_cpu import Arrays, reduce_together, sum_in_one_pass
-
-Plain = tuple[int, ...]
+from layca_optax._xla_cpu import Arrays, Shape, reduce_together, sum_in_one_pass
 
 
-def inner_axes(x: jax.Array, axes: Plain) -> Plain:
+def inner_axes(x: jax.Array, axes: Shape) -> Shape:
     return tuple(axis for axis in range(x.ndim) if axis not in axes)
 
 
-def per_vector(values: jax.Array, x: jax.Array, axes: Plain) -> jax.Array:
+def per_vector(values: jax.Array, x: jax.Array, axes: Shape) -> jax.Array:
     """One value per vector, shaped to broadcast to `x`; a scalar stays a scalar."""
     return values if values.ndim == 0 else jnp.expand_dims(values, inner_axes(x, axes))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
-def sum_vectors(arrays: Arrays, axes: Plain) -> Arrays:
+def sum_vectors(arrays: Arrays, axes: Shape) -> Arrays:
     """Sums each array over the entries of every vector, in one reduction, of two kernels on a GPU."""
     over = inner_axes(arrays[0], axes)
     if jax.sharding.get_abstract_mesh().manual_axes:
@@ -38,17 +36,16 @@ def sum_vectors(arrays: Arrays, axes: Plain) -> Arrays:
 
 
 @sum_vectors.defjvp
-def _sum_vectors_jvp(axes: Plain, primals: Any, tangents: Any) -> tuple[Any, Any]:
+def _sum_vectors_jvp(axes: Shape, primals: Any, tangents: Any) -> tuple[Any, Any]:
     # JAX cannot differentiate a reduction with several results if one operand is constant.
     (arrays,), (changes,) = primals, tangents
     return sum_vectors(arrays, axes), tuple(jnp.sum(x, axis=inner_axes(x, axes)) for x in changes)
 
 
-def sample(x: jax.Array, axes: Plain) -> jax.Array:
+def sample(x: jax.Array, axes: Shape) -> jax.Array:
     """Takes a few entries from all over every vector, at least one in 2,048; all entries of small arrays.
 
     They are slices along the longest inner axis but the last, as many per device, so that no shard moves.
-    Cut out with strides, they would cost a transfer between devices per leaf.
     """
     axis = max((a for a in inner_axes(x, axes) if a < x.ndim - 1), key=lambda a: x.shape[a], default=None)
     if axis is None or x.size < 2**13:

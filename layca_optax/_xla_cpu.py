@@ -1,10 +1,8 @@
 """What XLA:CPU needs to read weights as seldom as XLA does on GPUs and TPUs.
 
 XLA:CPU reads arrays once per sum over them, and stores what several sums have in common. One reduction with
-several results reads once, but adds one term after the other: slowly, and 400,000 terms only to within 1e-3.
-Here the terms are rows of 16 entries, and plain sums add the few rows that are left. The reshape into rows could
-move shards between devices, hence only where there are no others. A step is 1.5 times as fast in float32, and 3
-times in bfloat16.
+several results reads once, but adds term by term: slowly, and 400,000 terms only to within 1e-3. Here the
+terms are rows of 8 entries. The reshape into rows could move shards, hence only where there are no others.
 
 Delete this file when `python -m benchmarks.optimizers sizes` shows no difference without it.
 """
@@ -15,8 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-Shape = tuple[int, ...]
-Arrays = tuple[jax.Array, ...]
+Shape, Arrays = tuple[int, ...], tuple[jax.Array, ...]
 
 
 def sum_in_one_pass(arrays: Arrays, over: Shape) -> Arrays:
@@ -46,10 +43,10 @@ def after(x: jax.Array, seen: jax.Array) -> jax.Array:
 def _in_rows(shape: Shape, over: Shape, terms: int) -> tuple[Shape, int | None, Shape]:
     """A shape with an axis of length `terms`, this axis, and the axes to sum over when it is gone."""
     first = min(over)
-    blocks, left_over = divmod(math.prod(shape[first:]), 16 * terms)
+    blocks, left_over = divmod(math.prod(shape[first:]), 8 * terms)
     if over == tuple(range(first, len(shape))) and not left_over:
         # Rows that lie one behind the other: memory is read from start to end.
-        return (*shape[:first], blocks, terms, 16), first + 1, (first, first + 1)
+        return (*shape[:first], blocks, terms, 8), first + 1, (first, first + 1)
     for axis in over:
         before, length, behind = shape[:axis], shape[axis], shape[axis + 1 :]
         if length % terms == 0 and length // terms * math.prod(behind) >= 32:

@@ -74,8 +74,13 @@ def test_state_is_one_norm_per_rotating_leaf_by_path_and_never_changes():
     optimizer = layca(0.1)
     state = optimizer.init(params)
     assert isinstance(state, layca_optax.LaycaState)
-    assert {name: norm.dtype for name, norm in state.initial_norm.items()} == {"a": jnp.float32, "b": jnp.float32}
-    np.testing.assert_allclose([state.initial_norm["a"], state.initial_norm["b"]], [np.sqrt(12), 4.0], rtol=1e-7)
+    assert {name: norm.dtype for name, norm in state.initial_norm.items()} == {
+        "a": jnp.float32,
+        "b": jnp.float32,
+    }
+    np.testing.assert_allclose(
+        [state.initial_norm["a"], state.initial_norm["b"]], [np.sqrt(12), 4.0], rtol=1e-7
+    )
     chex.assert_trees_all_equal(state.others, optax.EmptyState())
     _, new = optimizer.update(params, state, params)
     chex.assert_trees_all_equal(new.initial_norm, state.initial_norm)
@@ -184,13 +189,24 @@ def errors():
     yield "rate of another type", lambda: layca("0.1"), "number"
     yield "zero leaf", lambda: layca().init({"a": {"w": jnp.zeros((2, 2))}}), "'a/w' rotates, but it is zero"
     yield "complex leaf", lambda: layca().init(complex_leaf), "'z' is complex"
-    yield "axis out of range", lambda: layca(rotate=lambda p, x: (2,)).init(eye), r"\(2,\)"
+    yield "axis out of range", lambda: layca(rotate=lambda p, x: (2,)).init(eye), "no axis 2"
+    yield "uneven pieces", lambda: layca(rotate=lambda p, x: ((1, 3),)).init(eye), "into 3 equal pieces"
+    yield "no pieces", lambda: layca(rotate=lambda p, x: ((1, 0),)).init(eye), "into 0 equal pieces"
+    yield "pieces of no axis", lambda: layca(rotate=lambda p, x: ((2, 1),)).init(eye), "no axis 2"
+    neuron = layca(rotate="neuron")
+    yield "another rule", lambda: neuron.update(eye, layca().init(eye), eye), r"shape \(\) instead of \(2,\)"
+    yield "another name", lambda: layca().update(two, layca().init({"w": eye}), two), "'w' is in the state"
+    yield "one name twice", lambda: layca().init({"a/b": eye, "a": {"b": eye}}), "called 'a/b'"
     yield "axis twice", lambda: layca(rotate=lambda p, x: (0, -2)).init(eye), "twice"
     yield "rule returns True", lambda: layca(rotate=lambda p, x: True).init(eye), "True for '.'"
     yield "no params", lambda: layca().update(eye, layca().init(eye)), "update\\(updates, state, params\\)"
     yield "other leaves", lambda: layca().update(eye, layca().init(two), two), "same leaves"
     yield "other shape", lambda: one_step(two, {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(2)}), "'kernel'"
-    yield "other state", lambda: layca().update(two, layca().init({}), two), "'kernel' rotates, but the state"
+    yield (
+        "other state",
+        lambda: layca().update(two, layca().init({}), two),
+        "'kernel' rotates, but is not",
+    )
     yield "rate without leaf", lambda: layca({"kernal": 0.1, "bias": 0.1}).init(two), "'kernal'.*'kernel'"
     yield "leaf without rate", lambda: layca({"kernel": 0.1}).init(two), "covers the parameter 'bias'"
     yield "rate of a deeper tree", lambda: layca({"kernel": {"a": 0.1}, "bias": 0.1}).init(two), "'kernel'"

@@ -8,7 +8,7 @@ import oracle
 import pytest
 from steps import one_step, random_pair
 
-from layca_optax import layca
+from layca_optax import layca, rotation_report, track_rotation
 
 
 def moved(w, s, rate, **kwargs):
@@ -113,6 +113,41 @@ def test_without_the_projection_the_rate_is_not_the_angle(cosine, turned):
 def test_the_geodesic_turns_by_exactly_the_rate(rate):
     w, s = random_pair((6, 7))
     assert oracle.angle(w, moved(w, s, rate, retraction="geodesic")) == pytest.approx(rate, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [
+        (((1, 3),), lambda w: [w[:, i : i + 4] for i in (0, 4, 8)]),
+        ((0, (2, 2)), lambda w: [w[i, :, j : j + 3] for i in range(2) for j in (0, 3)]),
+        (((-1, 6),), lambda w: [w[..., i] for i in range(6)]),
+    ],
+)
+def test_pieces_of_an_axis_are_vectors_of_their_own(axes, expected):
+    shape = (5, 12) if axes == ((1, 3),) else (2, 4, 6)
+    w, s = random_pair(shape)
+    rule = lambda path, leaf: axes
+    norms = layca(0.1, rotate=rule).init(w).initial_norm["."]
+    rates = np.linspace(0.05, 0.5, norms.size).reshape(norms.shape)
+    tracker = track_rotation(rotate=rule)
+    update = one_step(w, s, jnp.float32(rates), rotate=rule, flip_sign=False)
+    report = rotation_report(tracker.update(update, tracker.init(w), w)[1])["."]
+    new = np.asarray(w, np.float64) + np.asarray(update, np.float64)
+    vectors = zip(expected(np.asarray(w, np.float64)), expected(np.asarray(s)), expected(new), strict=True)
+    for i, (before, step, after) in enumerate(vectors):
+        assert norms.ravel()[i] == pytest.approx(oracle.norm(before), rel=1e-6)
+        right = oracle.turned(before, step, oracle.norm(before), rates.ravel()[i])
+        np.testing.assert_allclose(after, right, rtol=0, atol=3e-7 * oracle.norm(before))
+        assert report["last_step"].ravel()[i] == pytest.approx(np.arctan(rates.ravel()[i]), rel=1e-4)
+
+
+def test_pieces_of_large_leaves_equal_their_layers_apart():
+    w, g = random_pair((128, 3 * 96))
+    update = one_step(w, g, 0.1, rotate=lambda path, leaf: ((1, 3),))
+    for i in range(3):
+        part = np.s_[:, 96 * i : 96 * (i + 1)]
+        expected = one_step(w[part], g[part], 0.1)
+        np.testing.assert_allclose(update[part], expected, rtol=0, atol=3e-7 * oracle.norm(expected))
 
 
 def test_a_rule_that_rotates_nothing_is_the_plain_optimizer():

@@ -53,6 +53,7 @@ def assert_right(report, trajectory, paths=PATHS):
         expected = {
             "from_init": oracle.cosine_distance(third[path], first[path]),
             "last_step": oracle.angle(third[path], second[path]),
+            "norm": oracle.norm(third[path]) / oracle.norm(first[path]),
         }
         assert report[path] == pytest.approx(expected, rel=1e-4)
 
@@ -140,7 +141,7 @@ def test_the_copy_is_sharded_as_flax_was_told_to_shard_the_parameter():
     boxed = model.init(jax.random.key(0), jnp.ones((2, 8)))["params"]
     specs = nn.get_partition_spec(jax.eval_shape(track_rotation().init, boxed))
     assert specs.initial == {"Dense_0/kernel": P("a", "b")}
-    assert specs.from_init.single == P()
+    assert specs.measured == {"Dense_0/kernel": P()}
 
     init = nnx.with_partitioning(nnx.initializers.lecun_normal(), ("a", "b"))
     create = lambda: nnx.Optimizer(Layers(nnx.Rngs(0), init), track_rotation(), wrt=nnx.Param)
@@ -148,7 +149,7 @@ def test_the_copy_is_sharded_as_flax_was_told_to_shard_the_parameter():
         specs = nnx.get_partition_spec(nnx.state(nnx.eval_shape(create)))
     specs = {path: spec.get_value() for path, spec in nnx.to_flat_state(specs)}
     assert specs["opt_state", "initial", "layers/0/kernel"] == P("a", "b")
-    assert specs["opt_state", "from_init", "single"] == P()
+    assert specs["opt_state", "measured", "layers/0/kernel"] == P()
 
 
 def scan(tracker, w, state, updates):
@@ -164,7 +165,7 @@ def scan(tracker, w, state, updates):
 @pytest.mark.parametrize("rotate", ["layer", "neuron"])
 def test_seeds_in_parallel(transform, rotate):
     seeds = jnp.arange(jax.local_device_count() if transform is jax.pmap else 2)
-    tracker = track_rotation(rotate=rotate, every=2)
+    tracker = track_rotation(rotate=rotate)
 
     def run(seed):
         w, *updates = jax.random.normal(jax.random.key(seed), (4, 5, 3))
@@ -173,7 +174,7 @@ def test_seeds_in_parallel(transform, rotate):
     report = rotation_report(transform(run)(seeds))["."]
     one = jax.jit(run)
     alone = [rotation_report(one(seed))["."] for seed in seeds]
-    for name in ("from_init", "last_step"):
+    for name in ("from_init", "last_step", "norm"):
         assert isinstance(report[name], np.ndarray)
         np.testing.assert_allclose(report[name], np.stack([seed[name] for seed in alone]), rtol=1e-4)
 
@@ -182,7 +183,7 @@ def test_seeds_in_parallel(transform, rotate):
 @pytest.mark.parametrize("rotate", ["layer", "neuron"])
 def test_sharded_parameters(axis_type, rotate):
     mesh = jax.make_mesh((jax.device_count(),), ("x",), axis_types=(axis_type,))
-    tracker = track_rotation(rotate=rotate, every=2)
+    tracker = track_rotation(rotate=rotate)
     run = jax.jit(partial(scan, tracker))
     w, updates = jnp.float32(RNG.normal(size=(8, 16))), jnp.float32(RNG.normal(size=(3, 8, 16)))
     _, alone = run(w, tracker.init(w), updates)

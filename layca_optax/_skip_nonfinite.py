@@ -47,8 +47,8 @@ def skip_nonfinite(
 
     With `zeros=True` a leaf whose gradient is zero in every entry skips the step too. Otherwise Layca behind
     Adam or momentum turns it by the full angle for hundreds of steps, in the direction of old gradients:
-    an expert that no token reached, a head that no batch used. This does not replace freezing a leaf by a
-    learning rate of 0 or by `optax.partition`, which leaves its gradient alone.
+    an expert that no token reached, a head that no batch used. Put it inside of `optax.MultiSteps` then. To
+    freeze a leaf, do not make its gradient zero: give it the learning rate 0, or use `optax.partition`.
 
     Args:
       inner: any optax transformation; extra arguments are passed on to it.

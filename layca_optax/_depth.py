@@ -29,7 +29,7 @@ import numpy as np
 from layca_optax._origin import origin
 from layca_optax._paths import join, leaf_paths
 from layca_optax._rules import Axes, Rotate, check_rule, vector_axes
-from layca_optax._walk import CONSTANT, INPUT, Value, Walk, is_key
+from layca_optax._walk import CONSTANT, INPUT, Value, Walk, is_key, opened
 
 
 def layer_depths(fn: Callable[..., Any], params: Any, *args: Any, rotate: Rotate = "layer") -> Any:
@@ -89,7 +89,7 @@ def layer_depths(fn: Callable[..., Any], params: Any, *args: Any, rotate: Rotate
     ]
     weights = [Value(origin((), [mine.entries])) if mine else CONSTANT for mine in numbered]
     jaxpr = jax.make_jaxpr(fn)(params, *args)
-    inputs = [CONSTANT if is_key(v) else INPUT for v in jaxpr.jaxpr.invars[len(leaves) :]]
+    inputs = [CONSTANT if is_key(v) else INPUT for v in opened(jaxpr).invars[len(leaves) :]]
     walk = Walk(names)
     walk.run(jaxpr, [*weights, *inputs])
     _refuse_unused(paths, numbered, walk.met)

@@ -1,5 +1,6 @@
 """Skip the step of those layers whose gradient is not finite, or zero."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -84,9 +85,9 @@ def skip_nonfinite(
 
     def init_fn(params: optax.Params) -> SkipNonfiniteState:
         names = [join(path) for path in leaf_paths(params)]
-        twice = [name for i, name in enumerate(names) if name in names[:i]]
-        if twice:
-            raise ValueError(f"two leaves of the parameters are called {twice[0]!r}; rename one of them")
+        for name, count in Counter(names).items():
+            if count > 1:
+                raise ValueError(f"two leaves of the parameters are called {name!r}; rename one of them")
         trained = [n for n, leaf in zip(names, jax.tree.leaves(params), strict=True) if is_inexact(leaf)]
         # `optax.tree.map_params` compares with the state of a tree without leaves: there the whole dictionary
         # must be one leaf.

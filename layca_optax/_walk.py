@@ -48,7 +48,7 @@ class Walk:
     def run(self, jaxpr: Any, inputs: Sequence[Value]) -> list[Value]:
         """The values of a function's results."""
         consts = getattr(jaxpr, "consts", ())
-        jaxpr = _open(jaxpr)
+        jaxpr = opened(jaxpr)
         env: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
         env |= {var: Value(NOWHERE, constant(c)) for var, c in zip(jaxpr.constvars, consts, strict=False)}
 
@@ -79,8 +79,8 @@ class Walk:
             case "optimization_barrier":
                 return inputs
         if inner is not None:
-            inputs = self._refitted(inputs, eqn.invars, _open(inner).invars)
-            return self._refitted(self.run(inner, inputs), _open(inner).outvars, eqn.outvars)
+            inputs = self._refitted(inputs, eqn.invars, opened(inner).invars)
+            return self._refitted(self.run(inner, inputs), opened(inner).outvars, eqn.outvars)
         origins = [value.origin for value in inputs if value.origin is not None]
         if len(origins) < len(inputs):
             self._meet(origins)
@@ -129,8 +129,8 @@ class Walk:
 
     def _scan(self, eqn: Any, inputs: list[Value]) -> list[Value]:
         body, length = eqn.params["jaxpr"], eqn.params["length"]
-        first_x = len(inputs) - _num_scanned(eqn.invars, _open(body).invars)
-        num_carry = len(eqn.outvars) - _num_scanned(eqn.outvars, _open(body).outvars)
+        first_x = len(inputs) - _num_scanned(eqn.invars, opened(body).invars)
+        num_carry = len(eqn.outvars) - _num_scanned(eqn.outvars, opened(body).outvars)
         first = first_x - num_carry
         consts, carry, xs = inputs[:first], inputs[first:first_x], inputs[first_x:]
         shapes = [shape_of(v) for v in eqn.invars[first_x:]]
@@ -244,7 +244,8 @@ def _same(before: Sequence[Value], after: Sequence[Value]) -> bool:
     return all(a is b or (a is not None and b is not None and a.equals(b)) for a, b in pairs)
 
 
-def _open(jaxpr: Any) -> Any:
+def opened(jaxpr: Any) -> Any:
+    """The function itself, without the constants that come with some."""
     return jaxpr.jaxpr if hasattr(jaxpr, "jaxpr") else jaxpr
 
 
@@ -252,7 +253,7 @@ def _called(eqn: Any) -> Any | None:
     """The function that an equation calls on exactly its operands: `jit`, custom derivatives, `remat`, …"""
     for value in eqn.params.values():
         if isinstance(value, jax.extend.core.Jaxpr | jax.extend.core.ClosedJaxpr):
-            inner = _open(value)
+            inner = opened(value)
             if len(inner.invars) == len(eqn.invars) and len(inner.outvars) == len(eqn.outvars):
                 return value
     return None

@@ -1,152 +1,233 @@
-"""Which weight vectors a value is made of, and along which of its axes they lie."""
+"""Which weight vectors the entries of a value come from.
+
+The worked example at the top of `_depth.py` shows what these arrays are. They are views of NumPy: along an
+axis whose entries are all alike the stride is 0, so the array of a kernel that is one vector is one number.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-# Operations whose results have, entry by entry, what their operands have.
-# fmt: off
-_ELEMENTWISE = {
-    "abs", "add", "add_any", "and", "clamp", "convert_element_type", "copy", "copy_p", "cos", "div",
-    "eq", "erf", "exp", "exp2", "expm1", "ge", "gt", "integer_pow", "is_finite", "le", "log", "log1p",
-    "logistic", "lt", "max", "min", "mul", "ne", "neg", "not", "or", "pow", "pvary",
-    "reduce_precision", "round", "rsqrt", "select_n", "sharding_constraint", "sign", "sin", "sqrt",
-    "square", "sub", "tanh",
-}
-# fmt: on
+# In an array of numbers: this entry comes from no weight that rotates.
+NONE = -1
+
+Shape = tuple[int, ...]
 
 
 class Origin(NamedTuple):
-    """Where in the parameters a value comes from.
+    """Where the entries of a value come from: numbers of vectors, or of groups of them (see `Vectors`).
 
     Attributes:
-      numbers: numbers of weight vectors. The last axis holds a set, filled up with -1; the axes before it
-        are the axes `dims` of the value, in which different entries come from different vectors.
-      dims: ascending axes of the value.
+      everywhere: numbers that every entry comes from.
+      apart: arrays of the value's shape with a number for every entry, or `NONE`. An entry comes from its
+        number in each array; that keeps memory linear where `w / norm(w)` comes from each row and from all.
     """
 
-    numbers: np.ndarray
-    dims: tuple[int, ...]
+    everywhere: frozenset[int] = frozenset()
+    apart: tuple[np.ndarray, ...] = ()
 
-    def vectors(self) -> np.ndarray:
-        """The numbers of all vectors in it."""
-        return np.unique(self.numbers[self.numbers >= 0])
+    def numbers(self) -> np.ndarray:
+        """All numbers in it, each once."""
+        pieces = [np.fromiter(self.everywhere, int), *(narrow(ids).ravel() for ids in self.apart)]
+        numbers = np.unique(np.concatenate(pieces))
+        return numbers[numbers != NONE]
 
     def equals(self, other: "Origin") -> bool:
-        return self.dims == other.dims and np.array_equal(self.numbers, other.numbers)
-
-    def merged(self) -> "Origin":
-        """The same vectors, anywhere in the value."""
-        return self.moved({})
-
-    def moved(self, to: Mapping[int, int]) -> "Origin":
-        """Axis `d` becomes `to[d]`; axes that are not in `to` are no longer told apart."""
-        kept = sorted((d for d in self.dims if d in to), key=to.__getitem__)
-        lost = [d for d in self.dims if d not in to]
-        numbers = self.numbers.transpose(*(self.dims.index(d) for d in [*kept, *lost]), -1)
-        numbers = numbers.reshape(*numbers.shape[: len(kept)], -1)
-        return Origin(_as_sets(numbers), tuple(to[d] for d in kept))
-
-    def part(self, dim: int, entries: int | slice) -> "Origin":
-        """`value[..., entries, ...]` along one axis; a single entry takes the axis away."""
-        numbers, dims = self.numbers, self.dims
-        if dim in dims:
-            numbers = numbers[(slice(None),) * dims.index(dim) + (entries,)]
-        if isinstance(entries, int):
-            dims = tuple(d - (d > dim) for d in dims if d != dim)
-        return Origin(numbers, dims)
-
-    def along(self, sizes: Mapping[int, int]) -> np.ndarray:
-        """`numbers` with an axis for each of `sizes`, in ascending order."""
-        mine = dict(zip(self.dims, self.numbers.shape, strict=False))
-        numbers = self.numbers.reshape(*(mine.get(d, 1) for d in sorted(sizes)), -1)
-        return np.broadcast_to(numbers, (*(sizes[d] for d in sorted(sizes)), numbers.shape[-1]))
+        return self.everywhere == other.everywhere and ({*map(_key, self.apart)} == {*map(_key, other.apart)})
 
 
-def from_params(numbers: np.ndarray, dims: tuple[int, ...]) -> Origin:
-    """A leaf whose axes `dims` enumerate its vectors, which have these numbers."""
-    return Origin(numbers[..., None], dims)
+# What a constant, a parameter that does not rotate and anything made of them comes from.
+NOWHERE = Origin()
 
 
-# What a constant, an input that does not rotate and anything made of them comes from.
-NOWHERE = Origin(np.zeros(0, int), ())
+class Group(NamedTuple):
+    """Vectors that an operation has brought together.
+
+    Attributes:
+      members: the numbers of the vectors, ascending.
+      operation: the name of the primitive.
+      mixed: every entry comes from all members, as in a sum. Otherwise from some of them, nobody knows which.
+      part: not mixed, and only a part of the entries is left, which may not come from all members.
+    """
+
+    members: np.ndarray
+    operation: str
+    mixed: bool
+    part: bool = False
+
+
+class Vectors:
+    """The numbers of all weight vectors, 0 to `count` - 1, and behind them those of groups of vectors."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._groups: list[Group] = []
+        self._numbers: dict[tuple[bytes, str, bool, bool], int] = {}
+
+    def groups(self, numbers: Iterable[int]) -> list[Group]:
+        """The groups among some numbers."""
+        return [self._groups[n - self.count] for n in numbers if n >= self.count]
+
+    def grouped(self, numbers: np.ndarray, operation: str, mixed: bool) -> int:
+        """The number of the group of all these vectors and groups; of the vector, if it is only one."""
+        distinct = np.unique(numbers[numbers != NONE])
+        if distinct.size < 2:
+            return int(distinct[0]) if distinct.size else NONE
+        groups = self.groups(distinct)
+        members = [distinct[distinct < self.count], *(group.members for group in groups)]
+        torn = [group.operation for group in groups if group.part]
+        operation, mixed = (torn[0], False) if torn else (operation, mixed)
+        return self._number(Group(np.unique(np.concatenate(members)), operation, mixed, bool(torn)))
+
+    def part_of(self, number: int) -> int:
+        """The number for a part of the entries that a group was spread over."""
+        (group,) = self.groups([number]) or [None]
+        return number if group is None or group.mixed else self._number(group._replace(part=True))
+
+    def _number(self, group: Group) -> int:
+        key = (group.members.tobytes(), group.operation, group.mixed, group.part)
+        if key not in self._numbers:
+            self._numbers[key] = self.count + len(self._groups)
+            self._groups.append(group)
+        return self._numbers[key]
+
+
+def shape_of(atom: Any) -> Shape:
+    """The shape of a variable or literal; `()` for what has none."""
+    return tuple(getattr(atom.aval, "shape", ()))
+
+
+def narrow(ids: np.ndarray) -> np.ndarray:
+    """The array with length 1 along every axis on which its entries are all alike."""
+    first = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in ids.strides)
+    ids = ids[first]
+    for axis in range(ids.ndim):
+        if ids.shape[axis] > 1 and (ids == ids.take([0], axis)).all():
+            ids = ids.take([0], axis)
+    return ids
+
+
+def origin(everywhere: Iterable[int], arrays: Iterable[np.ndarray]) -> Origin:
+    """The shortest form: no array twice, and none with the same number everywhere."""
+    alike, apart = set(everywhere), {}
+    for ids in arrays:
+        small = narrow(ids)
+        if small.size == 1:
+            alike.add(int(small.ravel()[0]))
+        elif small.size > 1:
+            apart[_key(ids)] = np.broadcast_to(small, ids.shape)
+    return Origin(frozenset(alike - {NONE}), tuple(apart.values()))
 
 
 def union(origins: Sequence[Origin]) -> Origin:
-    """What a value comes from whose every entry is made of the same entries of all of `origins`."""
-    sizes = {d: n for o in origins for d, n in zip(o.dims, o.numbers.shape, strict=False)}
-    numbers = np.concatenate([o.along(sizes) for o in (*origins, NOWHERE)], axis=-1)
-    return Origin(_as_sets(numbers), tuple(sorted(sizes)))
+    """What a value comes from, each of whose entries is made of the same entry of all operands."""
+    everywhere = frozenset().union(*(o.everywhere for o in origins))
+    return origin(everywhere, [ids for o in origins for ids in o.apart])
 
 
-def joined(origins: Sequence[Origin], dim: int, lengths: Sequence[int]) -> Origin:
-    """Values one after the other along axis `dim`."""
-    sizes = {d: n for o in origins for d, n in zip(o.dims, o.numbers.shape, strict=False)}
-    pieces = [o.along({**sizes, dim: n}) for o, n in zip(origins, lengths, strict=True)]
-    widest = max(piece.shape[-1] for piece in pieces)
-    fill = [[(0, 0)] * (piece.ndim - 1) + [(0, widest - piece.shape[-1])] for piece in pieces]
-    filled = [np.pad(piece, f, constant_values=-1) for piece, f in zip(pieces, fill, strict=True)]
-    dims = sorted({*sizes, dim})
-    return Origin(np.concatenate(filled, axis=dims.index(dim)), tuple(dims))
+def terms(value: Origin, shape: Shape) -> list[np.ndarray]:
+    """The arrays of a value of this shape, with one for each number that is everywhere."""
+    return [*(np.broadcast_to(np.int32(n), shape) for n in sorted(value.everywhere)), *value.apart]
 
 
-def stacked(origins: Sequence[Origin], dim: int = 0) -> Origin:
-    """Values one after the other along a new axis `dim`."""
-    apart = [o.moved({d: d + (d >= dim) for d in o.dims}) for o in origins]
-    return joined(apart, dim, [1] * len(apart))
+def moved(value: Origin, move: Callable[[np.ndarray], np.ndarray]) -> Origin:
+    """The value with its entries elsewhere: transposed, repeated, …"""
+    return origin(value.everywhere, [move(ids) for ids in value.apart])
 
 
-def through(eqn: Any, origins: Sequence[Origin]) -> list[Origin]:
-    """What the results of an operation come from. Where the axes cannot be followed, they are merged."""
-    name, params = eqn.primitive.name, eqn.params
-    first = origins[0] if origins else NOWHERE
-    if name == "stack":
-        return [stacked(origins, params["axis"])]
-    if name == "concatenate":
-        dim = params["dimension"]
-        return [joined(origins, dim, [v.aval.shape[dim] for v in eqn.invars])]
-    if not any(origin.dims for origin in origins):
-        return [union(origins)] * len(eqn.outvars)
-    before, after = (tuple(vars_[0].aval.shape) for vars_ in (eqn.invars, eqn.outvars))
-    if name in _ELEMENTWISE:
-        return [union(origins)]
-    if name == "transpose":
-        return [first.moved({d: i for i, d in enumerate(params["permutation"])})]
-    if name == "broadcast_in_dim":
-        to = enumerate(params["broadcast_dimensions"])
-        return [first.moved({d: new for d, new in to if before[d] == after[new]})]
-    if name in ("reshape", "squeeze", "expand_dims"):
-        return [first.moved(_kept_by_reshape(before, after))]
-    if name.startswith("reduce_") and "axes" in params:
-        left = [d for d in range(len(before)) if d not in params["axes"]]
-        return [union(origins).moved({d: i for i, d in enumerate(left)})] * len(eqn.outvars)
-    if name == "slice":
-        strides = params["strides"] or [1] * len(before)
-        limits = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
-        for dim, limit in enumerate(limits):
-            first = first.part(dim, slice(*limit))
-        return [first]
-    if name == "split":
-        ends = np.cumsum([0, *params["sizes"]])
-        return [first.part(params["axis"], slice(a, b)) for a, b in pairwise(ends)]
-    if name == "unstack":
-        return [first.part(params["axis"], i) for i in range(len(eqn.outvars))]
-    return [union([origin.merged() for origin in origins])] * len(eqn.outvars)
+def taken(value: Origin, shape: Shape, take: Callable[[np.ndarray], np.ndarray], vectors: Vectors) -> Origin:
+    """As `moved`, where `take` may leave entries out, so that only a part of a group may be left."""
+    arrays = []
+    for before in terms(value, shape):
+        after = take(before)
+        small = narrow(after)
+        for number in np.unique(small[small >= vectors.count]):
+            if _entries(after, number) < _entries(before, number):
+                small = np.where(small == number, vectors.part_of(int(number)), small)
+        arrays.append(np.broadcast_to(small, after.shape))
+    return origin((), arrays)
 
 
-def _kept_by_reshape(before: tuple[int, ...], after: tuple[int, ...]) -> dict[int, int]:
-    # An axis survives if it is as long as before and steps over as many entries.
-    new = {(math.prod(after[d:]), size): d for d, size in enumerate(after) if size > 1}
-    old = {d: (math.prod(before[d:]), size) for d, size in enumerate(before) if size > 1}
-    return {d: new[key] for d, key in old.items() if key in new}
+def joined(values: Sequence[Origin], shapes: Sequence[Shape], axis: int) -> Origin:
+    """Values of these shapes one after the other along an axis."""
+    rows = [terms(value, shape) for value, shape in zip(values, shapes, strict=True)]
+    arrays = []
+    for i in range(max(map(len, rows), default=0)):
+        pieces = [
+            row[i] if i < len(row) else np.broadcast_to(np.int32(NONE), shape)
+            for row, shape in zip(rows, shapes, strict=True)
+        ]
+        small = [narrow(piece) for piece in pieces]
+        others = np.broadcast_shapes(*(_without(s.shape, axis) for s in small))
+        full = [(*others[:axis], piece.shape[axis], *others[axis:]) for piece in pieces]
+        ids = np.concatenate([np.broadcast_to(s, f) for s, f in zip(small, full, strict=True)], axis)
+        whole = (*shapes[0][:axis], ids.shape[axis], *shapes[0][axis + 1 :])
+        arrays.append(np.broadcast_to(ids, whole))
+    return origin((), arrays)
 
 
-def _as_sets(numbers: np.ndarray) -> np.ndarray:
-    """Each number once along the last axis, descending, with no more -1 behind them than needed."""
-    numbers = -np.sort(-numbers, axis=-1)
-    repeated = np.diff(numbers, axis=-1, prepend=-2) == 0
-    numbers = -np.sort(-np.where(repeated, -1, numbers), axis=-1)
-    return numbers[..., : int((numbers >= 0).sum(axis=-1).max(initial=0))]
+def merged(ids: np.ndarray, axes: Sequence[int], operation: str, mixed: bool, vectors: Vectors) -> np.ndarray:
+    """The array with length 1 along some axes: what differed there is one group."""
+    small = narrow(ids)
+    lost = [axis for axis in axes if small.shape[axis] > 1]
+    if lost:
+        rest = _without(small.shape, *lost)
+        rows = np.moveaxis(small, lost, range(-len(lost), 0)).reshape(math.prod(rest), -1)
+        numbers = [vectors.grouped(row, operation, mixed) for row in rows]
+        small = np.expand_dims(np.array(numbers, np.int32).reshape(rest), lost)
+    shape = [1 if axis in axes else size for axis, size in enumerate(ids.shape)]
+    return np.broadcast_to(small, shape)
+
+
+def placed(ids: np.ndarray, places: Sequence[int], ndim: int) -> np.ndarray:
+    """The array with `ndim` axes: axis `i` becomes axis `places[i]`, and all others have length 1."""
+    sizes = [1] * ndim
+    for size, place in zip(ids.shape, places, strict=True):
+        sizes[place] = size
+    return ids.reshape(sizes)
+
+
+def reshaped(ids: np.ndarray, shape: Shape) -> np.ndarray:
+    """As `ids.reshape(shape)`; axes along which all entries are alike are not written out."""
+    if ids.size == 0:
+        return np.broadcast_to(np.int32(NONE), shape)
+    small = narrow(ids)
+    before: list[int] = []
+    after: list[int] = []
+    for old, new in _runs(ids.shape, shape):
+        differ = any(small.shape[axis] > 1 for axis in old)
+        before += [ids.shape[axis] if differ else 1 for axis in old]
+        after += [shape[axis] if differ else 1 for axis in new]
+    return np.broadcast_to(np.broadcast_to(small, before).reshape(after), shape)
+
+
+def _runs(old: Shape, new: Shape) -> Iterable[tuple[range, range]]:
+    """Pairs of the shortest runs of axes that hold equally many entries before and after a reshape."""
+    i = j = 0
+    while i < len(old) and j < len(new):
+        a, b = i + 1, j + 1
+        while math.prod(old[i:a]) != math.prod(new[j:b]):
+            if math.prod(old[i:a]) < math.prod(new[j:b]):
+                a += 1
+            else:
+                b += 1
+        yield range(i, a), range(j, b)
+        i, j = a, b
+    # Axes of length 1.
+    yield range(i, len(old)), range(j, len(new))
+
+
+def _entries(ids: np.ndarray, number: int) -> int:
+    small = narrow(ids)
+    return int((small == number).sum()) * (ids.size // max(small.size, 1))
+
+
+def _without(shape: Shape, *axes: int) -> Shape:
+    return tuple(size for axis, size in enumerate(shape) if axis not in axes)
+
+
+def _key(ids: np.ndarray) -> tuple[Shape, Shape, bytes]:
+    small = narrow(ids)
+    return ids.shape, small.shape, np.ascontiguousarray(small).tobytes()

@@ -1,15 +1,18 @@
-"""Skip the step of those layers whose gradient is not finite."""
+"""Skip the step of those layers whose gradient is not finite, or zero."""
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from layca_optax._paths import Path, hole_paths, join, leaf_paths
+from layca_optax._paths import Path, join, leaf_paths
 from layca_optax._rules import is_inexact
+from layca_optax._track import TrackRotationState
+
+_Flags = dict[Path, jax.Array]
 
 
 class SkipNonfiniteState(NamedTuple):
@@ -17,40 +20,48 @@ class SkipNonfiniteState(NamedTuple):
 
     Attributes:
       inner_state: state of the wrapped transformation.
-      skipped_steps: from the path of every floating or complex leaf to the number of steps that it has
-        skipped, int32 scalars; `zeros(0)` if the parameters have no leaves at all.
+      skipped_steps: from the path of every floating or complex leaf to the number of steps that it skipped
+        because its gradient held NaN or inf, int32 scalars; a scalar 0 if there are no leaves at all.
+      zero_steps: the same of gradients that were zero in every entry; `None` without `zeros=True`.
     """
 
     inner_state: optax.OptState
     skipped_steps: dict[str, jax.Array] | jax.Array
+    zero_steps: dict[str, jax.Array] | jax.Array | None = None
 
 
-def skip_nonfinite(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """A layer whose gradient holds NaN or inf skips the step; every other layer trains on.
+def skip_nonfinite(
+    inner: optax.GradientTransformation, zeros: bool = False
+) -> optax.GradientTransformationExtraArgs:
+    """Skips the step of a layer whose gradient holds NaN or inf; every other layer trains on.
 
     `optax.apply_if_finite` drops a step for the whole network. This drops it for the leaf whose gradient
-    holds a NaN or an inf: its update is zero and its part of the state of `inner` stays what it was. All
-    other leaves get what they would get if that gradient were zero: the very same update as without the NaN,
-    unless `inner` mixes layers, as clipping by the global norm does.
+    holds a NaN or an inf: its update is zero, and what `inner` keeps for it (moments, traces, accumulators)
+    stays what it was. All other leaves get what they would get if that gradient were zero: the very same
+    update as without the NaN, unless `inner` mixes layers, as clipping by the global norm does. So does the
+    rest of the state: the step counts of Adam and of schedules go on, and all layers stay in step.
 
     Wrap the whole optimizer, clipping included, so that nothing in it ever sees a NaN:
-    `skip_nonfinite(optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(), layca(lr)))`.
+    `skip_nonfinite(optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(), layca(lr)))`. A
+    `track_rotation` in it reports an angle of 0 for a step that is skipped.
 
-    A leaf's part of the state is found by path, in every subtree of the state that has the same leaves as the
-    gradients (moments, traces, accumulators), also where parts of it are masked or `None` and where the
-    entries have another shape (factored moments). The rest of the state is advanced as if the gradient
-    had been zero: the step counts of Adam and of schedules go on, so that all layers stay in step.
-
-    How many steps each leaf has skipped is in the state, by path:
-    `optax.tree.get(state, "skipped_steps")`. Where several `skip_nonfinite` stand in one optimizer
-    (in `optax.partition`), `optax.tree.get_all_with_path(state, "skipped_steps")` finds the counts of all.
+    With `zeros=True` a leaf whose gradient is zero in every entry skips the step too. Otherwise Layca behind
+    Adam or momentum turns it by the full angle for hundreds of steps, in the direction of old gradients:
+    an expert that no token reached, a head that no batch used. Put it inside of `optax.MultiSteps` then. To
+    freeze a leaf, do not make its gradient zero: give it the learning rate 0, or use `optax.partition`.
 
     Args:
       inner: any optax transformation; extra arguments are passed on to it.
+      zeros: whether to skip gradients that are zero in every entry as well.
 
     Returns:
-      An `optax.GradientTransformationExtraArgs`. Leaves that are neither floating nor complex are passed on
-      as they are.
+      An `optax.GradientTransformationExtraArgs`; its state counts the skipped steps of every leaf, by path:
+      `optax.tree.get(state, "skipped_steps")`, and `"zero_steps"`. Where several stand in one optimizer (in
+      `optax.partition`), `optax.tree.get_all_with_path` finds the counts of all. Leaves that are neither
+      floating nor complex are passed on as they are.
+
+    Raises:
+      ValueError: at `init`, if two leaves of the parameters have the same path.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -72,12 +83,15 @@ def skip_nonfinite(inner: optax.GradientTransformation) -> optax.GradientTransfo
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: optax.Params) -> SkipNonfiniteState:
-        leaves = zip(leaf_paths(params), jax.tree.leaves(params), strict=True)
-        counts = {join(path): jnp.zeros([], jnp.int32) for path, leaf in leaves if is_inexact(leaf)}
+        names = [join(path) for path in leaf_paths(params)]
+        for name, count in Counter(names).items():
+            if count > 1:
+                raise ValueError(f"two leaves of the parameters are called {name!r}; rename one of them")
+        trained = [n for n, leaf in zip(names, jax.tree.leaves(params), strict=True) if is_inexact(leaf)]
         # `optax.tree.map_params` compares with the state of a tree without leaves: there the whole dictionary
         # must be one leaf.
-        has_leaves = bool(jax.tree.leaves(params))
-        return SkipNonfiniteState(inner.init(params), counts if has_leaves else jnp.zeros(0, jnp.int32))
+        counts = lambda: {name: jnp.zeros([], jnp.int32) for name in trained} if names else jnp.int32(0)
+        return SkipNonfiniteState(inner.init(params), counts(), counts() if zeros else None)
 
     def update_fn(
         updates: optax.Updates,
@@ -85,90 +99,97 @@ def skip_nonfinite(inner: optax.GradientTransformation) -> optax.GradientTransfo
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SkipNonfiniteState]:
-        bad = {path: ~jnp.all(jnp.isfinite(g)) for path, g in _by_path(updates).items() if is_inexact(g)}
-        zeros = {path: jnp.zeros_like(g) for path, g in _by_path(updates).items() if path in bad}
-        finite = _where_bad(bad, zeros, updates, updates)
-        new_updates, inner_state = inner.update(finite, state.inner_state, params, **extra_args)
-        unmoved = {path: jnp.zeros_like(u) for path, u in _by_path(new_updates).items()}
-        counts = state.skipped_steps
-        if isinstance(counts, dict):
-            skipped = {join(path): is_bad for path, is_bad in bad.items()}
-            counts = {name: count + skipped.get(name, False) for name, count in counts.items()}
-        return (
-            _where_bad(bad, unmoved, new_updates, updates),
-            SkipNonfiniteState(_where_bad(bad, _by_path(state.inner_state), inner_state, updates), counts),
+        trained = {path: g for path, g in _by_path(updates).items() if is_inexact(g)}
+        bad = {path: ~jnp.all(jnp.isfinite(g)) for path, g in trained.items()}
+        zero = {path: jnp.all(g == 0) for path, g in trained.items() if zeros and g.size}
+        skipped = {path: flag | zero[path] if path in zero else flag for path, flag in bad.items()}
+        steps, new = inner.update(_zeroed(updates, bad), state.inner_state, params, **extra_args)
+        owners = _owners(inner, updates if params is None else params)
+        return _zeroed(steps, skipped), SkipNonfiniteState(
+            _kept(state.inner_state, new, owners, skipped),
+            _counted(state.skipped_steps, bad),
+            _counted(state.zero_steps, zero),
         )
 
     # optax types all states alike.
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyrefly: ignore[bad-argument-type]
 
 
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Place:
+    """Stands for a leaf of the parameters, in a tree that has no leaves."""
+
+    path: Path
+    leaf: jax.ShapeDtypeStruct
+
+    def __getattr__(self, name: str) -> Any:
+        # Functions that label leaves may ask for their shapes.
+        return getattr(self.leaf, name)
+
+
+def _owners(inner: optax.GradientTransformationExtraArgs, params: optax.Params) -> dict[Any, Path]:
+    """From places in the inner state to the parameters that it keeps something for there.
+
+    This is the idea of `optax.tree.map_params`, which takes one placeholder for all parameters: functions
+    that label or mask a dictionary by its keys fail on that.
+    """
+    shape = lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
+    places = [_Place(path, shape(x)) for path, x in _by_path(params).items()]
+    try:
+        state = inner.init(jax.tree.unflatten(jax.tree.structure(params), places))
+    except Exception:
+        # It computes with all leaves together, as `optax.flatten` does, and keeps nothing for a single one.
+        return {}
+    nodes = jax.tree_util.tree_leaves_with_path(state, is_leaf=lambda node: isinstance(node, _Place))
+    return {keys: node.path for keys, node in nodes if isinstance(node, _Place)}
+
+
+def _kept(old: Any, new: Any, owners: dict[Any, Path], skipped: _Flags) -> Any:
+    """The new inner state, with the old one for the leaves that skip the step."""
+    is_tracker = lambda node: isinstance(node, TrackRotationState)
+    before = dict(jax.tree_util.tree_leaves_with_path(old, is_leaf=is_tracker))
+
+    def keep(keys: Any, x: Any) -> Any:
+        if keys in before and is_tracker(x):
+            return _stood_still(before[keys], x, skipped)
+        owner = next((owners[keys[:n]] for n in range(len(keys) + 1) if keys[:n] in owners), None)
+        # Some transformations have leaves in their state only after the first step.
+        return jnp.where(skipped[owner], before[keys], x) if owner in skipped and keys in before else x
+
+    return jax.tree_util.tree_map_with_path(keep, new, is_leaf=is_tracker)
+
+
+def _stood_still(
+    before: TrackRotationState, after: TrackRotationState, skipped: _Flags
+) -> TrackRotationState:
+    """What the tracker would have measured of updates of zero."""
+    flags = {join(path): flag for path, flag in skipped.items()}
+
+    def kept(name: str, now: jax.Array) -> jax.Array:
+        then = before.measured[name]
+        # Not every step is measured.
+        measured = jnp.any(now != then, axis=-1, keepdims=True)
+        stood = jnp.stack([then[..., 0], 0 * then[..., 1], then[..., 2]], axis=-1)
+        return jnp.where(flags.get(name, False) & measured, stood, now)
+
+    if not isinstance(after.measured, dict):
+        return after
+    return after._replace(measured={name: kept(name, now) for name, now in after.measured.items()})
+
+
+def _zeroed(tree: Any, skipped: _Flags) -> Any:
+    zero = lambda path, x: jnp.where(skipped[path], jnp.zeros_like(x), x) if path in skipped else x
+    leaves = [zero(path, x) for path, x in _by_path(tree).items()]
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
 def _by_path(tree: Any) -> dict[Path, Any]:
     return dict(zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True))
 
 
-def _where_bad(bad: dict[Path, jax.Array], instead: dict[Path, Any], tree: Any, updates: Any) -> Any:
-    """`tree` with the leaves `instead` where they belong to a parameter whose gradient is bad."""
-    leaves, treedef = jax.tree.flatten(tree)
-    result = []
-    for path, leaf, owner in zip(leaf_paths(tree), leaves, _owners(tree, updates), strict=True):
-        # Some transformations change the structure of their state at the first step.
-        if owner is not None and owner in bad and path in instead:
-            leaf = jnp.where(bad[owner], instead[path], leaf)
-        result.append(leaf)
-    return jax.tree.unflatten(treedef, result)
-
-
-def _owners(tree: Any, updates: Any) -> list[Path | None]:
-    """For every leaf of `tree` the path of the parameter that it belongs to, `None` if to none.
-
-    A subtree is a copy of the parameters if it has their leaves, by path. What is masked or `None` on one
-    side need not be there on the other.
-    """
-    params = {path: jnp.shape(leaf) for path, leaf in _by_path(updates).items()}
-    elsewhere = _Holes(hole_paths(updates))
-    paths = leaf_paths(tree)
-    leaves_below, holes_below = _below(paths), _below(hole_paths(tree))
-
-    def is_copy(prefix: Path) -> bool:
-        found = leaves_below[prefix]
-        if found.isdisjoint(params) or not all(path in params or path in elsewhere for path in found):
-            return False
-        holes = _Holes(holes_below[prefix])
-        return all(path in found or path in holes for path in params)
-
-    copies = {prefix for prefix in leaves_below if is_copy(prefix)}
-    result: list[Path | None] = []
-    for path, leaf in zip(paths, jax.tree.leaves(tree), strict=True):
-        start = next((n for n in range(len(path) + 1) if path[:n] in copies), None)
-        owner = None if start is None else path[start:]
-        result.append(owner if owner in params and _may_belong(leaf, owner, params[owner]) else None)
-    return result
-
-
-def _may_belong(leaf: Any, owner: Path, shape: tuple[int, ...]) -> bool:
-    # Integer scalars are counts. If the parameters are a bare array, every path
-    # ends with theirs, and the shape has to tell.
-    if is_inexact(leaf):
-        return bool(owner) or jnp.shape(leaf) == shape
-    return jnp.shape(leaf) == shape != ()
-
-
-def _below(paths: list[Path]) -> defaultdict[Path, set[Path]]:
-    """For every prefix of the paths how they go on from there."""
-    below: defaultdict[Path, set[Path]] = defaultdict(set)
-    for path in paths:
-        for n in range(len(path) + 1):
-            below[path[:n]].add(path[n:])
-    return below
-
-
-class _Holes:
-    """Contains every path that leads into a hole or past one."""
-
-    def __init__(self, holes: Iterable[Path]) -> None:
-        self._holes = set(holes)
-        self._prefixes = {hole[:n] for hole in self._holes for n in range(len(hole))}
-
-    def __contains__(self, path: Path) -> bool:
-        return path in self._prefixes or any(path[:n] in self._holes for n in range(len(path) + 1))
+def _counted(counts: Any, skipped: _Flags) -> Any:
+    flags = {join(path): flag for path, flag in skipped.items()}
+    if not isinstance(counts, dict):
+        return counts
+    return {name: jnp.where(flags.get(name, False), optax.safe_increment(n), n) for name, n in counts.items()}

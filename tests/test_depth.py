@@ -264,3 +264,21 @@ def test_a_rotating_leaf_that_is_not_used_is_an_error_that_names_it():
         layer_depths(lambda p, x: x @ p["w"][0] @ p["w"][1], {"w": STACK["w"]}, X, rotate="stacked_layer")
     with pytest.raises(ValueError, match="did you mean 'layer'"):
         layer_depths(plain, make_params(), X, rotate="layers")
+
+
+def test_pieces_of_a_fused_kernel_are_used_one_after_the_other():
+    def model(params, x):
+        query, key, value = jnp.split(x @ params["first"] @ params["qkv"], 3, axis=-1)
+        return query, key, value
+
+    def apart(params, x):
+        query, key, value = jnp.split(params["qkv"], 3, axis=-1)
+        return ((x @ value) @ key) @ query
+
+    params = {"qkv": jnp.ones((4, 12)), "first": jnp.ones((4, 4))}
+    rule = lambda path, leaf: ((1, 3),) if path == "qkv" else ()
+    depths = layer_depths(model, params, jnp.ones((1, 4)), rotate=rule)
+    assert depths["first"] == 0
+    np.testing.assert_array_equal(depths["qkv"], [1, 1, 1])
+    depths = layer_depths(apart, {"qkv": params["qkv"]}, jnp.ones((1, 4)), rotate=rule)
+    np.testing.assert_array_equal(depths["qkv"], [2, 1, 0])

@@ -23,6 +23,7 @@ LOGS = (
     "projection",
     "adaptivity",
     "tasks",
+    "first",
 )
 
 

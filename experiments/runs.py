@@ -21,7 +21,7 @@ from data import DataError
 from experiments.log import Log, key
 from models import pure
 from training.config import Config, Flags
-from training.devices import all_devices, matmul_precision, warn_of_idle_gpu
+from training.devices import matmul_precision, warn_of_idle_gpu
 from training.optimizer import make_optimizer
 from training.placed import Placed, place
 from training.records import final_accuracy
@@ -116,7 +116,7 @@ class Training:
         Raises:
           Interrupted: the run was asked to end; the same command continues it.
         """
-        config, devices = self.config, all_devices()
+        config, devices = self.config, train.all_devices()
         placed, make = load(config, data_dir), self.optimizer()
         if self.estimate() < LONG:
             history = train.fit(config, placed, evaluate_every=evaluate_every, optimizer=make)
@@ -137,7 +137,7 @@ class Training:
 
     def trace(self) -> None:
         config, task = self.config, train.TASKS[self.config.task]
-        program = train.compile_program(config, all_devices(), self.optimizer())
+        program = train.compile_program(config, train.all_devices(), self.optimizer())
         numbers = config.numbers()
         state = jax.eval_shape(program.init, np.uint32(0), numbers)
         optimizer = self.optimizer()(
@@ -182,7 +182,7 @@ def line(run: Run, data_dir: str | None) -> dict[str, Any]:
     seconds = max(time.perf_counter() - started, found.get("seconds", 0.0))
     return {
         "config": run.numbers(),
-        "device": all_devices().describe(),
+        "device": train.all_devices().describe(),
         "matmul_precision": precision,
         **found,
         "seconds": round(seconds, 1),
@@ -237,7 +237,7 @@ def load(config: Config, data_dir: str | None) -> Placed:
 @lru_cache(maxsize=2)
 def _load(task: str, seed: int, validation: bool, data_dir: str | None) -> Placed:
     data = train.TASKS[task].load(seed=seed, data_dir=data_dir)
-    return place(data, all_devices(), seed if validation else None)
+    return place(data, train.all_devices(), seed if validation else None)
 
 
 def summary(config: Config, records: list[dict[str, Any]]) -> dict[str, Any]:

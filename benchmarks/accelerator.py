@@ -142,7 +142,9 @@ def tests(smoke: bool) -> list[str]:
     files = sorted((ROOT / "tests").rglob("test_*.py"))
     files = [path for path in files if not NOT_HERE & set(path.stem.split("_"))]
     chosen = [path for name in names for path in files if name in path.stem]
-    options = ["-vv", "-rfE", "--tb=short", "-p", "no:cacheprovider", "-n", "0" if smoke else "8"]
+    options = ["-vv", "-rfE", "--tb=short", "-n", "0" if smoke else "8", "--dist", "load"]
+    # pytest-benchmark, where it is installed, warns of xdist, and warnings are errors.
+    options += ["-p", "no:cacheprovider", "-p", "no:benchmark"]
     paths = [str(path.relative_to(ROOT)) for path in dict.fromkeys(chosen)]
     return [sys.executable, "-m", "pytest", *options, *paths]
 

@@ -16,42 +16,26 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from data import Dataset, Scale, hold_out, standardise
+from data import Dataset, Scale, standardise
 from data.augment import augment
 from layca_optax import alpha_learning_rates, describe, layer_depths, layer_rotation
-from models import PureModel, pure
+from models import pure
 from training.command_line import Request, answer
 from training.config import Config
-from training.devices import Devices, all_devices
+from training.devices import Devices, all_devices, matmul_precision, warn_of_idle_gpu
 from training.epochs import in_order, over_batches, shuffled
 from training.optimizer import Hyperparameters, drop_schedule, make_optimizer, skipped_steps
+from training.placed import Placed, place
 from training.records import final_accuracy, finite
 from training.run_folder import RunFolder
 from training.session import Session
+from training.step import Metrics, TrainState, evaluate, train_step
 from training.stopping import stop_reason
 from training.tasks import TASKS
 
 EVALUATION_BATCH = 1000
-
-
-class TrainState(NamedTuple):
-    """All that changes during training."""
-
-    step: jax.Array
-    params: Any
-    model_state: Any
-    opt_state: optax.OptState
-
-
-class Metrics(NamedTuple):
-    """Sums over images: of their losses, of those classified rightly, of all."""
-
-    loss: jax.Array
-    correct: jax.Array
-    images: jax.Array
-
-    def __add__(self, other: "Metrics") -> "Metrics":  # pyrefly: ignore[bad-override]
-        return Metrics(*map(jnp.add, self, other))
+# What somebody wants to know of the state after every epoch, beside the record.
+Look = Callable[[TrainState], Mapping[str, Any]]
 
 
 class Program(NamedTuple):
@@ -73,39 +57,6 @@ class Program(NamedTuple):
     train_epoch: Callable[..., tuple[TrainState, Metrics]]
     evaluate: Callable[..., Metrics]
     rotation: Callable[..., dict[str, jax.Array]]
-
-
-def loss_and_metrics(
-    model: PureModel, params: Any, model_state: Any, images: jax.Array, labels: jax.Array, *, train: bool
-) -> tuple[jax.Array, tuple[Metrics, Any]]:
-    """Mean cross-entropy, and beside it the metrics and the new model state. Labels of -1 do not count."""
-    logits, model_state = model.apply(params, model_state, images, train=train)
-    counts = labels >= 0
-    losses = jnp.where(counts, optax.softmax_cross_entropy_with_integer_labels(logits, labels), 0)
-    correct = counts & (jnp.argmax(logits, axis=-1) == labels)
-    metrics = Metrics(jnp.sum(losses), jnp.sum(correct), jnp.sum(counts))
-    return metrics.loss / metrics.images, (metrics, model_state)
-
-
-def train_step(
-    model: PureModel,
-    optimizer: optax.GradientTransformationExtraArgs,
-    state: TrainState,
-    images: jax.Array,
-    labels: jax.Array,
-) -> tuple[TrainState, Metrics]:
-    """One step on one batch."""
-    gradient = jax.grad(partial(loss_and_metrics, model, train=True), has_aux=True)
-    gradients, (metrics, model_state) = gradient(state.params, state.model_state, images, labels)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, model_state, opt_state), metrics
-
-
-def evaluate(model: PureModel, state: TrainState, images: jax.Array, labels: jax.Array) -> Metrics:
-    """Metrics on images that are not trained on, with batch-norm's running statistics."""
-    _, (metrics, _) = loss_and_metrics(model, state.params, state.model_state, images, labels, train=False)
-    return metrics
 
 
 def compile_program(config: Config, devices: Devices, make: Callable[..., Any] = make_optimizer) -> Program:
@@ -194,7 +145,7 @@ def _key(seed: Any, purpose: str) -> jax.Array:
 
 def fit(
     config: Config,
-    data: Dataset,
+    data: Dataset | Placed,
     *,
     devices: Devices | None = None,
     state: TrainState | None = None,
@@ -206,7 +157,8 @@ def fit(
 
     The next epoch donates the state that was yielded: use or copy it before going on. To continue a run, pass
     its last `state` and the `history` of its records. Ends early where the task's rule says so. `optimizer`
-    is called with the arguments of `make_optimizer`.
+    is called with the arguments of `make_optimizer`. Of several runs in one process, `data` that are `Placed`
+    go to the devices once.
     """
     task = TASKS[config.task]
     devices = devices or all_devices()
@@ -215,38 +167,67 @@ def fit(
     reference = program.init(seed, numbers).params
     state = program.init(seed, numbers) if state is None else state
 
-    def put(images: np.ndarray, labels: np.ndarray) -> Any:
-        return (devices.put_rows(images), devices.put_rows(labels)), len(labels)
-
-    looked_at = {"test_accuracy": put(data.test_images, data.test_labels)}
-    if config.validation:
-        data = hold_out(data, config.seed)
-        looked_at["validation_accuracy"] = put(data.test_images, data.test_labels)
-    train, _ = put(data.train_images, data.train_labels)
+    if not isinstance(data, Placed):
+        data = place(data, devices, config.seed if config.validation else None)
+    where = {"device": devices.describe(), "matmul_precision": matmul_precision()}
     records = list(history)
     for epoch in range(len(records) + 1, config.epochs + 1):
         if stop_reason(task.stop, records):
             return
         started = time.perf_counter()
-        state, metrics = program.train_epoch(state, train, data.scale, seed, numbers)
+        state, metrics = program.train_epoch(state, data.train, data.scale, seed, numbers)
         record: dict[str, Any] = {"epoch": epoch, "train_loss": _mean(metrics.loss, metrics)}
         record["train_accuracy"] = _mean(metrics.correct, metrics)
         last = epoch == config.epochs or stop_reason(task.stop, [*records, record])
         if last or epoch == 1 or epoch % (evaluate_every or task.evaluate_every) == 0:
-            found = {name: program.evaluate(state, *part, data.scale) for name, part in looked_at.items()}
+            found = {
+                name: program.evaluate(state, *part, data.scale) for name, part in data.looked_at.items()
+            }
             record |= {name: _mean(metrics.correct, metrics) for name, metrics in found.items()}
         else:
-            record |= dict.fromkeys(looked_at)
+            record |= dict.fromkeys(data.looked_at)
         rotation = jax.device_get(program.rotation(state.params, reference))
         record["seconds"] = time.perf_counter() - started
         record["rotation"] = {layer: finite(rotation[layer]) for layer in program.layers}
         record["skipped"] = skipped_steps(state.opt_state)
+        record |= where
         records.append(record)
         yield state, record
 
 
 def _mean(total: jax.Array, metrics: Metrics) -> float | None:
     return finite(float(total) / float(metrics.images))
+
+
+def nothing_more(state: TrainState) -> Mapping[str, Any]:
+    """A `Look` that adds nothing to a record."""
+    return {}
+
+
+def train_in(
+    session: Session,
+    config: Config,
+    data: Dataset | Placed,
+    devices: Devices,
+    *,
+    optimizer: Callable[..., Any] = make_optimizer,
+    evaluate_every: int | None = None,
+    look: Look = nothing_more,
+) -> None:
+    """Trains from the newest good state of a session on; `look` adds to the record of every epoch."""
+    program = compile_program(config, devices, optimizer)
+    state = session.restore(devices.abstract(jax.eval_shape(program.init, np.uint32(0), config.numbers())))
+    history = fit(
+        config,
+        data,
+        devices=devices,
+        state=state,
+        history=session.records,
+        evaluate_every=evaluate_every,
+        optimizer=optimizer,
+    )
+    for new, record in history:
+        session.keep(new, {**record, **look(new)})
 
 
 def describe_task(config: Config) -> str:
@@ -267,14 +248,13 @@ def run(
       Interrupted: after SIGTERM or Ctrl-C, with the state saved.
     """
     task, devices = TASKS[config.task], devices or all_devices()
+    warn_of_idle_gpu()
     devices.check_batch_size(config.batch_size, task.num_training_images(config.validation))
     data = task.load(seed=config.seed, data_dir=config.data_dir)
-    with Session(config, folder, overwrite=overwrite) as session:
-        program = compile_program(config, devices)
-        shapes = jax.eval_shape(program.init, np.uint32(0), config.numbers())
-        state = session.restore(devices.abstract(shapes))
-        for new_state, record in fit(config, data, devices=devices, state=state, history=session.records):
-            session.keep(new_state, record)
+    if data.source is not None:
+        print(f"data: {data.source}")
+    with Session(config, folder, data.source, overwrite=overwrite) as session:
+        train_in(session, config, data, devices)
         session.finish(stop_reason(task.stop, session.records))
     return final_accuracy(session.records)
 

@@ -1,13 +1,15 @@
 """The file in which a prepared dataset is kept: arrays as they are, ready to be read."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from data.catalog import check_dataset
-from data.dataset import DataError, Dataset, Scale
+from data.dataset import DataError, Dataset, Scale, Source
 from data.files import reading
 
 
@@ -20,13 +22,25 @@ def read(name: str, path: Path) -> Dataset:
             arrays["test_images"],
             arrays["test_labels"],
             Scale(np.float32(arrays["mean"]), np.float32(arrays["std"])),
+            # Files of version 0.1.0 have none.
+            _source(str(arrays["source"])) if "source" in arrays else None,
         )
     check_dataset(name, data, path)
     return data
 
 
+def _source(text: str) -> Source:
+    try:
+        return Source(**json.loads(text))
+    except TypeError as error:
+        raise ValueError(error) from error
+
+
 def write(path: Path, data: Dataset) -> None:
     """Writes the file whole or not at all."""
+    source: dict[str, Any] = {}
+    if data.source is not None:
+        source["source"] = np.array(json.dumps(data.source._asdict()))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A name of its own for every process: two that prepare the same dataset must not share a file.
@@ -41,6 +55,7 @@ def write(path: Path, data: Dataset) -> None:
                     test_labels=data.test_labels,
                     mean=data.scale.mean,
                     std=data.scale.std,
+                    **source,
                 )
                 file.flush()
                 os.fsync(handle)

@@ -14,6 +14,7 @@ class Entry(NamedTuple):
     """One dataset.
 
     Attributes:
+      title: what it is called where people read of it.
       image_shape: height, width, channels.
       train_counts: number of training images of every class.
       test_counts: number of test images of every class.
@@ -22,6 +23,7 @@ class Entry(NamedTuple):
       remark: what else helps somebody who has no network.
     """
 
+    title: str
     image_shape: tuple[int, int, int]
     train_counts: tuple[int, ...]
     test_counts: tuple[int, ...]
@@ -48,12 +50,14 @@ def _idx_files(folder: str) -> tuple[str, ...]:
 CATALOG: Mapping[str, Entry] = MappingProxyType(
     {
         "mnist": Entry(
+            title="MNIST",
             image_shape=(28, 28, 1),
             train_counts=(5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
             test_counts=(980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009),
             urls=_idx_files("https://storage.googleapis.com/cvdf-datasets/mnist"),
         ),
         "fashion_mnist": Entry(
+            title="Fashion-MNIST",
             image_shape=(28, 28, 1),
             train_counts=(6000,) * 10,
             test_counts=(1000,) * 10,
@@ -61,6 +65,7 @@ CATALOG: Mapping[str, Entry] = MappingProxyType(
             remark="On Debian and Ubuntu, `apt install dataset-fashion-mnist` is enough.",
         ),
         "cifar10": Entry(
+            title="CIFAR-10",
             image_shape=(32, 32, 3),
             train_counts=(5000,) * 10,
             test_counts=(1000,) * 10,
@@ -68,6 +73,7 @@ CATALOG: Mapping[str, Entry] = MappingProxyType(
             instead=(("cifar-10-python.tar.gz",),),
         ),
         "cifar100": Entry(
+            title="CIFAR-100",
             image_shape=(32, 32, 3),
             train_counts=(500,) * 100,
             test_counts=(100,) * 100,
@@ -75,6 +81,7 @@ CATALOG: Mapping[str, Entry] = MappingProxyType(
             instead=(("cifar-100-python.tar.gz",),),
         ),
         "tiny_imagenet": Entry(
+            title="Tiny ImageNet",
             image_shape=(64, 64, 3),
             train_counts=(500,) * 200,
             test_counts=(50,) * 200,

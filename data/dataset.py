@@ -1,5 +1,7 @@
 """What a dataset is: images as they were published, their classes, and how to standardise them."""
 
+from collections.abc import Collection
+from hashlib import sha256
 from typing import NamedTuple
 
 import jax
@@ -19,11 +21,36 @@ class Scale(NamedTuple):
     std: np.float32
 
 
+class Source(NamedTuple):
+    """What a dataset was read from; stands in the configuration and the log of every run on it.
+
+    Attributes:
+      name: what it may be called where results are shown: `CIFAR-10`, or `CIFAR-10, JPEG 75` for a copy that
+        has lost something.
+      format: `original` (the files as published, or tensorflow-datasets' copy of them), `PNG` or `JPEG`.
+      jpeg_quality: estimated from the quantisation tables; the lowest if they differ; `None` if not JPEG.
+      train_images: their number.
+      test_images: their number.
+      sha256: of pixels and labels, training first, as they are trained on.
+    """
+
+    name: str
+    format: str
+    jpeg_quality: int | None
+    train_images: int
+    test_images: int
+    sha256: str
+
+    def __str__(self) -> str:
+        counts = f"{self.train_images:,} + {self.test_images:,} images"
+        return f"{self.name} ({counts}, {self.format}, sha256 {self.sha256[:12]})"
+
+
 class Dataset(NamedTuple):
     """Images `(n, height, width, channels)` uint8 and their classes `(n,)` int32.
 
     Images stay bytes, a quarter of their size as numbers, until `standardise` turns a batch of them into what
-    a network sees.
+    a network sees. `source` is `None` for embedded data.
     """
 
     train_images: np.ndarray
@@ -31,6 +58,7 @@ class Dataset(NamedTuple):
     test_images: np.ndarray
     test_labels: np.ndarray
     scale: Scale
+    source: Source | None = None
 
 
 def make_dataset(
@@ -49,6 +77,28 @@ def make_dataset(
     return Dataset(
         train_images, train_labels.astype(np.int32), test_images, test_labels.astype(np.int32), scale
     )
+
+
+def describe_source(
+    data: Dataset, title: str, format: str = "original", jpeg_qualities: Collection[int] = ()
+) -> Dataset:
+    """Returns the dataset with its source.
+
+    Args:
+      data: the dataset as it was read.
+      title: what the original is called.
+      format: see `Source`.
+      jpeg_qualities: those of its files, if they are JPEG.
+    """
+    digest = sha256()
+    for array in data[:4]:
+        digest.update(np.ascontiguousarray(array).data)
+    name, lowest = title, None
+    if jpeg_qualities:
+        lowest, highest = min(jpeg_qualities), max(jpeg_qualities)
+        name = f"{title}, JPEG {lowest}" + (f" to {highest}" if highest > lowest else "")
+    counts = len(data.train_labels), len(data.test_labels)
+    return data._replace(source=Source(name, format, lowest, *counts, digest.hexdigest()))
 
 
 def standardise(images: jax.Array, scale: Scale) -> jax.Array:
@@ -74,4 +124,5 @@ def hold_out(data: Dataset, seed: int, fraction: float = 0.1) -> Dataset:
         random_state=seed,
     )
     images, labels = data.train_images, data.train_labels
-    return make_dataset(images[train], labels[train], images[held_out], labels[held_out])
+    parts = make_dataset(images[train], labels[train], images[held_out], labels[held_out])
+    return parts._replace(source=data.source)

@@ -67,6 +67,7 @@ def not_available(name: str, folder: Path, reason: str) -> DataError:
         "Fetch what stands on the left, put it where the right says, and run this again:",
         *(f"  {url} -> {folder / name / file}" for url, file in zip(entry.urls, entry.files, strict=True)),
         *(f"  ({' '.join(files)} in that folder will do as well)" for files in entry.instead),
+        f"  (pictures in {folder / name}/{{train,test}}/CLASS/*.{{png,jpg}} will do as well)",
         *([entry.remark] if entry.remark else []),
         "--data-dir or the variable TFDS_DATA_DIR names another folder.",
         "Real data that needs no download: python train.py --task mnist5k-mlp",

@@ -21,6 +21,7 @@ from experiments.cluster import finish as finish_by_jobs
 from experiments.log import RESULTS, Log, key
 from experiments.results import MissingRunError, Results
 from experiments.runs import Run, by_program, finish
+from training.config import UsageError
 from training.interruption import Interrupted
 from training.writing import FileError
 
@@ -90,22 +91,29 @@ def listing(names: Iterable[str], preset: str, results: Results) -> str:
         tasks = ", ".join(dict.fromkeys(run.task() for run in runs.values())) or "-"
         lines.append(f"{name:15} {module.LOG:15} {len(runs):5} {done:5} {minutes:13.1f}  {tasks}")
     lines.append(
-        "Minutes are counted once, where runs are shared, from logged runs of the same kind, or estimated:"
+        "Minutes are counted once, where runs are shared, and one run after the other: from logged runs"
     )
-    lines.append("for two cores (embedded tasks) or, a guess, for one accelerator (all others).")
+    lines.append("of the same kind, else from logged epochs of the same task, else estimated: for two cores")
+    lines.append("(embedded tasks) or, a guess, for one accelerator (all others).")
     return "\n".join(lines)
 
 
 def _seconds(run: Run, results: Results) -> float:
-    """How long a run should take: as others of the same program took, or as it says itself."""
+    """How long a run should take: as others of the same program took, or as many of its epochs took.
+
+    Without any that were logged, as it says itself.
+    """
     numbers = run.numbers()
     same = ("task", "program", "epochs", "layer", "optimizer")
-    took = [
-        line["seconds"]
-        for line in results.values()
-        if all(line["config"].get(name) == numbers.get(name) for name in same)
-    ]
-    return sum(took) / len(took) if took else run.estimate()
+    kin = [line for line in results.values() if line["config"].get("task") == numbers.get("task")]
+    alike = lambda line: all(line["config"].get(name) == numbers.get(name) for name in same)
+    if took := [line["seconds"] for line in kin if alike(line)]:
+        return sum(took) / len(took)
+    curves = [line for line in kin if "curves" in line and "epochs" in numbers]
+    if curves:
+        per_epoch = [line["seconds"] / len(line["curves"]["train_loss"]) for line in curves]
+        return numbers["epochs"] * sum(per_epoch) / len(per_epoch)
+    return run.estimate()
 
 
 def dry_run(names: Iterable[str], preset: str) -> None:
@@ -117,17 +125,22 @@ def dry_run(names: Iterable[str], preset: str) -> None:
 
 
 def summary(preset: str, results: Results) -> str:
-    """The table of claims."""
+    """The table of claims, and below it the data of runs that are not on embedded ones."""
     lines = ["| claim | command | paper | here | |", "|---|---|---|---|---|"]
     for name in NAMES:
         for claim in experiment(name).claims(preset):
             lines.append(row(claim, f"python -m experiments {name}", results))
+    if data := results.data(results):
+        lines += ["", f"Data: {data}."]
     return "\n".join(lines)
 
 
 def draw(name: str, preset: str, results: Results, figures: Path = FIGURES) -> Path:
     path = figures / preset / f"{name}.png"
-    figure = experiment(name).draw(preset, results)
+    module = experiment(name)
+    figure = module.draw(preset, results)
+    if data := results.data(key(run.numbers()) for run in module.runs(preset)):
+        figure.text(0.99, 0.005, data, ha="right", va="bottom", fontsize="x-small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
     return path
@@ -189,7 +202,7 @@ def main(
             print(draw(name, flags.preset, found, figures))
     except Interrupted as reason:
         print(reason)
-    except (MissingRunError, DataError, ClusterError) as error:
+    except (MissingRunError, DataError, ClusterError, UsageError) as error:
         print(f"python -m experiments: error: {error}", file=sys.stderr)
         return 2
     except FileError as error:

@@ -15,12 +15,11 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
-import train
 from experiments.claims import Claim, Finding
 from experiments.curves import panels
 from experiments.presets import NAMES, SECTION6, Part
 from experiments.results import Results, spread
-from experiments.runs import Training, load, rounded, summary
+from experiments.runs import Training, rounded
 
 LOG = "adaptivity"
 METHODS = ("rmsprop", "adam")
@@ -34,15 +33,13 @@ class Shares(Training):
         return {**super().numbers(), "program": "adaptivity"}
 
     def execute(self, data_dir: str | None) -> dict[str, Any]:
-        config = self.config
-        records, between, inside = [], [], []
-        data = load(config.task, config.seed, data_dir)
-        for state, record in train.fit(config, data, evaluate_every=config.epochs):
+        def look(state: Any) -> dict[str, float | None]:
             parts = variances(jax.device_get(optax.tree.get(state.opt_state, "nu")))
-            between.append(rounded(parts[0]))
-            inside.append(rounded(parts[1]))
-            records.append(record)
-        return {**summary(config, records), "between_layers": between, "inside_layers": inside}
+            return dict(zip(("between_layers", "inside_layers"), map(rounded, parts), strict=True))
+
+        records = self.records(data_dir, self.config.epochs, look=look)
+        seen = {name: [record[name] for record in records] for name in ("between_layers", "inside_layers")}
+        return {**self.summary(records, data_dir), **seen}
 
 
 def variances(squares: Any) -> tuple[float, float]:

@@ -6,8 +6,11 @@ network file system, where locks may be missing or hold on one node only. A comm
 nothing: the next one finds in `jobs/PRESET/submitted.jsonl` which job has which run, waits for those that are
 queued or running, logs what others have returned, and submits what is left.
 
-A job that is preempted is queued again and starts its run over: runs are many and take minutes, at most a few
-hours. One that reaches its time limit would reach it again, and has failed.
+A job that is preempted is queued again and goes on with its run from the last state that it saved, or starts
+it over if runs of its task take less than a minute. One that reaches its time limit has failed; the next
+command goes on from that state too.
+
+Jobs of the preset `paper` get a GPU each from Slurm. Local jobs share those of this machine, each on one.
 """
 
 import fcntl
@@ -27,7 +30,8 @@ from tqdm import tqdm
 
 from experiments.log import Log, key
 from experiments.results import Results
-from experiments.runs import Run, line
+from experiments.runs import Run, line, prepare_device, unfinished
+from training.devices import visible_gpus
 from training.interruption import Interrupted
 from training.writing import naming
 
@@ -48,20 +52,26 @@ class Job:
       run: its run.
       data_dir: folder of datasets that are not embedded.
       cores: those of this machine that it keeps to; none on a cluster, which sees to that.
+      gpu: the one of this machine that it keeps to, as `CUDA_VISIBLE_DEVICES` names it, if there is one.
     """
 
     run: Run
     data_dir: str | None
     cores: tuple[int, ...] = ()
+    gpu: str | None = None
 
     def __call__(self) -> dict[str, Any]:
         if self.cores:
             # Before jax starts as many threads as it has cores.
             os.sched_setaffinity(0, self.cores)
+        if self.gpu is not None:
+            # submitit hides all of them from local jobs.
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.gpu
+        prepare_device()
         return line(self.run, self.data_dir)
 
     def checkpoint(self) -> Any:
-        """What is queued again after a preemption, as submitit asks: the same run, from its start."""
+        """What is queued again after a preemption, as submitit asks: the same run."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -104,6 +114,7 @@ class Cluster:
         self.name, self.folder = name, jobs / preset
         self.at_once = 2 if at_once is None and name == "local" else at_once
         self.minutes = 240 if minutes is None else minutes
+        self.gpus_per_job = 1 if preset == "paper" else 0
         self._submitit: Any = submitit
         self._submitted = Log(preset, "submitted", jobs)
 
@@ -114,6 +125,8 @@ class Cluster:
         folder = tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=self.folder)
         executor = self._submitit.AutoExecutor(folder, self.name, **{f"{self.name}_max_num_timeout": 0})
         executor.update_parameters(name="layca", timeout_min=self.minutes)
+        if self.name == "slurm" and self.gpus_per_job:
+            executor.update_parameters(gpus_per_node=self.gpus_per_job)
         if self.name == "slurm" and self.at_once is not None:
             executor.update_parameters(slurm_array_parallelism=self.at_once)
         return executor
@@ -156,15 +169,16 @@ class Cluster:
             return nullcontext()
         return _locked(self.folder / ".local", "waiting for another command with local jobs")
 
-    def shares(self, jobs: int) -> list[tuple[int, ...]]:
-        """The cores of each of the jobs, of `jobs` in all, that may be submitted at once."""
+    def shares(self, jobs: int) -> list[tuple[tuple[int, ...], str | None]]:
+        """Cores and GPU of each of the jobs, of `jobs` in all, that may be submitted at once."""
         if self.name == "slurm":
-            return [()] * jobs
-        count = self.at_once or 1
-        if not hasattr(os, "sched_setaffinity"):  # elsewhere than on Linux
-            return [()] * count
-        cores = sorted(os.sched_getaffinity(0))
-        return [tuple(cores[i % len(cores) :: count]) for i in range(count)]
+            return [((), None)] * jobs
+        count, gpus = self.at_once or 1, visible_gpus() or [None]
+        cores: list[tuple[int, ...]] = [()] * count
+        if hasattr(os, "sched_setaffinity"):  # on Linux
+            mine = sorted(os.sched_getaffinity(0))
+            cores = [tuple(mine[i % len(mine) :: count]) for i in range(count)]
+        return [(cores[i], gpus[i % len(gpus)]) for i in range(count)]
 
     def leave(self, jobs: Iterable[Any]) -> str:
         """Ends local jobs, leaves Slurm's, and says how to go on."""
@@ -214,7 +228,7 @@ def finish(
                 now = dict(zip(left, shares, strict=False))
                 del left[: len(now)], shares[: len(now)]
                 taken.update(now)
-                waiting.update(cluster.submit([Job(runs[name][1], data_dir, now[name]) for name in now]))
+                waiting.update(cluster.submit([Job(runs[name][1], data_dir, *now[name]) for name in now]))
 
             submit()
         with tqdm(total=len(waiting) + len(left), unit="run", disable=not waiting) as bar:
@@ -230,6 +244,7 @@ def finish(
                             )
                         else:
                             _log(found, runs[name][0], results, cluster)
+                            shutil.rmtree(unfinished(runs[name][1]), ignore_errors=True)
                         if name in taken:
                             shares.append(taken.pop(name))
                         bar.update()

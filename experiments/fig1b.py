@@ -19,7 +19,18 @@ from experiments.claims import Claim, Finding
 from experiments.curves import panels
 from experiments.results import Results, spread
 from experiments.runs import rounded
-from experiments.toy import DATA, SEEDS, TASK, Problem, arrays, descend, initial_kernels, logits, shapes
+from experiments.toy import (
+    DATA,
+    SEEDS,
+    TASK,
+    Problem,
+    arrays,
+    descend,
+    initial_kernels,
+    logits,
+    shapes,
+    source,
+)
 
 LOG = "fig1b"
 EVERY, TEST_IMAGES = 10, 1000
@@ -58,7 +69,7 @@ class Feedback:
             found.append(rounded(float(silhouette_score(seen, test_labels, metric="cosine"))))
             if epoch < self.epochs:
                 gradients = steps(problem, gradients, self.learning_rate)
-        return {"silhouette": found}
+        return {"silhouette": found, **source(self.data, data_dir)}
 
     def trace(self) -> None:
         problem = shapes(layer=0, frozen=False)

@@ -23,6 +23,7 @@ LOGS = (
     "projection",
     "adaptivity",
     "tasks",
+    "first",
 )
 
 
@@ -58,6 +59,16 @@ class Results(Mapping[str, Any]):
         if name not in self._runs:
             raise MissingRunError(f"no log in {self.folder / self.preset} has the run {name}")
         return self._runs[name]
+
+    def data(self, keys: Iterable[str]) -> str:
+        """What the logged ones of these runs were trained on, by task; nothing of embedded data."""
+        found: dict[str, set[str]] = {}
+        for name in keys:
+            line = self._runs.get(name, {})
+            if "data" in line:
+                of = line["config"].get("task", line["config"].get("data"))
+                found.setdefault(of, set()).add(line["data"]["name"])
+        return "; ".join(f"{of}: {' and '.join(sorted(names))}" for of, names in sorted(found.items()))
 
     def mean(self, runs: Iterable[Run]) -> float:
         """Mean test accuracy."""

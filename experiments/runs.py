@@ -1,10 +1,14 @@
 """Runs: independent, each named by its configuration, done once and logged."""
 
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
+from hashlib import sha256
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -13,16 +17,24 @@ import numpy as np
 from tqdm import tqdm
 
 import train
-from data import Dataset
+from data import DataError
 from experiments.log import Log, key
 from models import pure
 from training.config import Config, Flags
-from training.devices import all_devices
+from training.devices import matmul_precision, warn_of_idle_gpu
 from training.optimizer import make_optimizer
+from training.placed import Placed, place
 from training.records import final_accuracy
+from training.run_folder import RunFolder
+from training.session import Session
 from training.stopping import stop_reason
 
 DIGITS = 5
+FOLDER = Path(__file__).parent
+# Runs of tasks that take longer than this many seconds save their state there, every tenth of their epochs.
+UNFINISHED, LONG = FOLDER / "unfinished", 60
+# What accelerators compiled, for all processes that do runs.
+COMPILED = FOLDER / "compiled"
 # For `--list` where nothing is logged: measured on two idle cores for the embedded tasks, for the others a
 # guess for one accelerator.
 SECONDS_PER_EPOCH = {
@@ -89,15 +101,43 @@ class Training:
         return make_optimizer
 
     def execute(self, data_dir: str | None) -> dict[str, Any]:
-        config = self.config
-        data = load(config.task, config.seed, data_dir)
-        every = max(1, config.epochs // 12)
-        history = train.fit(config, data, evaluate_every=every, optimizer=self.optimizer())
-        return summary(config, [record for _, record in history])
+        return self.summary(self.records(data_dir, max(1, self.config.epochs // 12)), data_dir)
+
+    def records(
+        self, data_dir: str | None, evaluate_every: int, look: train.Look = train.nothing_more
+    ) -> list[dict[str, Any]]:
+        """The record of every epoch; a run that takes minutes goes on where it was cut.
+
+        Args:
+          data_dir: folder of datasets that are not embedded.
+          evaluate_every: as in `train.fit`.
+          look: as in `train.train_in`.
+
+        Raises:
+          Interrupted: the run was asked to end; the same command continues it.
+        """
+        config, devices = self.config, train.all_devices()
+        placed, make = load(config, data_dir), self.optimizer()
+        if self.estimate() < LONG:
+            history = train.fit(config, placed, evaluate_every=evaluate_every, optimizer=make)
+            return [{**record, **look(state)} for state, record in history]
+        folder, again = RunFolder(unfinished(self)), "the same command"
+        with Session(config, folder, placed.source, again=again) as session:
+            train.train_in(
+                session, config, placed, devices, optimizer=make, evaluate_every=evaluate_every, look=look
+            )
+        return session.records
+
+    def summary(self, records: list[dict[str, Any]], data_dir: str | None) -> dict[str, Any]:
+        """What the log keeps of them; the data are those that they were trained on."""
+        source = load(self.config, data_dir).source
+        data = {} if source is None else {"data": source._asdict()}
+        seconds = sum(record["seconds"] for record in records)
+        return {**summary(self.config, records), "seconds": seconds, **data}
 
     def trace(self) -> None:
         config, task = self.config, train.TASKS[self.config.task]
-        program = train.compile_program(config, all_devices(), self.optimizer())
+        program = train.compile_program(config, train.all_devices(), self.optimizer())
         numbers = config.numbers()
         state = jax.eval_shape(program.init, np.uint32(0), numbers)
         optimizer = self.optimizer()(
@@ -115,22 +155,70 @@ def training(**flags: Any) -> Training:
 
 
 def finish(log: Log, runs: Sequence[Run], done: Mapping[str, Any], data_dir: str | None = None) -> None:
-    """Does those of `runs` that are not `done`, and adds them to the log one by one."""
+    """Does those of `runs` that are not `done`, and adds them to the log one by one.
+
+    Raises:
+      DataError: runs that are done were on other data than those in `data_dir`.
+    """
     missing = [run for run in runs if key(run.numbers()) not in done]
+    if missing:
+        prepare_device()
+        warn_of_idle_gpu()
     for run in tqdm(by_program(missing), desc=log.path.stem, unit="run", disable=not missing):
+        if isinstance(run, Training):
+            refuse_other_data(run, done, data_dir)
         log.append(line(run, data_dir))
+        shutil.rmtree(unfinished(run), ignore_errors=True)
 
 
 def line(run: Run, data_dir: str | None) -> dict[str, Any]:
     """Does a run and returns its line of the log."""
     started = time.perf_counter()
-    found = run.execute(data_dir)
+    # Runs of a layer or two are cheap.
+    precision = matmul_precision() if isinstance(run, Training) else "float32"
+    with jax.default_matmul_precision(precision):
+        found = run.execute(data_dir)
+    # Of a run that was cut, the epochs before count too.
+    seconds = max(time.perf_counter() - started, found.get("seconds", 0.0))
     return {
         "config": run.numbers(),
+        "device": train.all_devices().describe(),
+        "matmul_precision": precision,
         **found,
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(seconds, 1),
         "versions": {package: version(package) for package in ("jax", "optax", "flax")},
     }
+
+
+def unfinished(run: Run) -> Path:
+    """The folder in which a run that takes long keeps its states until it is logged."""
+    return UNFINISHED / sha256(key(run.numbers()).encode()).hexdigest()[:16]
+
+
+def prepare_device() -> None:
+    """Lets several processes do runs on one accelerator and compile each program once between them."""
+    # Read when jax starts its backend. By default each process takes 75 % of the memory for itself.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    # Not on processors: what one of them compiled may not run on another that shares the folder.
+    given = jax.config.jax_compilation_cache_dir  # pyrefly: ignore[missing-attribute]
+    if given is None and jax.default_backend() != "cpu":
+        jax.config.update("jax_compilation_cache_dir", str(COMPILED))
+
+
+def refuse_other_data(run: Training, done: Mapping[str, Any], data_dir: str | None) -> None:
+    """Raises `DataError` if runs of a task are done on other data than this one would be."""
+    source = load(run.config, data_dir).source
+    for other in done.values():
+        name = other.get("data", {}).get("name")
+        if (
+            source is not None
+            and other["config"].get("task") == run.task()
+            and name not in (None, source.name)
+        ):
+            raise DataError(
+                f"there are logs of {run.task()} on {name}, and the data here are {source.name}: move those"
+                " logs away, or name the other data's folder with --data-dir"
+            )
 
 
 def by_program(runs: Iterable[Run]) -> list[Run]:
@@ -141,9 +229,15 @@ def by_program(runs: Iterable[Run]) -> list[Run]:
     return [run for group in order.values() for run in group]
 
 
+def load(config: Config, data_dir: str | None) -> Placed:
+    """The data of a run on the devices; those of the last two that differ in data are kept."""
+    return _load(config.task, config.seed, config.validation, data_dir)
+
+
 @lru_cache(maxsize=2)
-def load(task: str, seed: int, data_dir: str | None) -> Dataset:
-    return train.TASKS[task].load(seed=seed, data_dir=data_dir)
+def _load(task: str, seed: int, validation: bool, data_dir: str | None) -> Placed:
+    data = train.TASKS[task].load(seed=seed, data_dir=data_dir)
+    return place(data, train.all_devices(), seed if validation else None)
 
 
 def summary(config: Config, records: list[dict[str, Any]]) -> dict[str, Any]:

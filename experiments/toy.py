@@ -92,6 +92,7 @@ class OneLayer:
             "train_accuracy": rounded(float(accuracy)),
             "train_loss": rounded(float(loss)),
             "steps": int(steps),
+            **source(self.data, data_dir),
         }
 
     def trace(self) -> None:
@@ -166,6 +167,12 @@ def arrays(name: str, seed: int, data_dir: str | None) -> tuple[jax.Array, ...]:
         rows(data.test_images, data.scale),
         jnp.asarray(data.test_labels),
     )
+
+
+def source(name: str, data_dir: str | None) -> dict[str, Any]:
+    """What the log has of where the data come from; nothing of embedded ones."""
+    read = None if name == "mnist5k" else load(name, data_dir).source
+    return {} if read is None else {"data": read._asdict()}
 
 
 def _ten_a_class(data: Dataset, seed: int) -> Dataset:

@@ -127,7 +127,7 @@ def test_a_damaged_file_is_named_and_left_alone(dataset, path, damage):
     ],
 )
 def test_arrays_that_are_not_the_dataset_are_refused(dataset, path, change, message):
-    *arrays, scale = dataset
+    *arrays, scale, _ = dataset
     named = {**dict(zip(dataset._fields, arrays, strict=False)), **scale._asdict()}
     change(named)
     path.parent.mkdir()

@@ -13,6 +13,7 @@ from models.mlp import MLP
 from training.config import Flags
 from training.epochs import in_order, over_batches, shuffled
 from training.records import final_accuracy
+from training.step import loss_and_metrics
 from training.stopping import StopRule, stop_reason
 from training.tasks import TASKS
 
@@ -63,7 +64,7 @@ def test_rows_that_fill_up_a_batch_do_not_count():
     model = pure(partial(MLP, width=4, depth=1))
     params, model_state = model.init(jax.random.key(0))
     images = jax.random.normal(jax.random.key(1), (3, 28, 28, 1))
-    metrics = partial(train.loss_and_metrics, model, params, model_state, train=False)
+    metrics = partial(loss_and_metrics, model, params, model_state, train=False)
     loss, (whole, _) = metrics(images[:2], jnp.array([1, 2]))
     filled_loss, (filled, _) = metrics(images, jnp.array([1, 2, -1]))
     np.testing.assert_allclose(whole, filled, rtol=1e-6)

@@ -130,6 +130,12 @@ def test_what_another_command_logs_meanwhile_is_logged_once(tmp_path, slurm):
     assert command(tmp_path, [run], "--cluster", "slurm") == 0
     assert len((tmp_path / "results" / "laptop" / "fig1a.jsonl").read_text().splitlines()) == 1
     assert "#SBATCH --time=240" in (slurm / "script").read_text()
+    assert "gpu" not in (slurm / "script").read_text()
+
+
+def test_the_papers_preset_asks_for_a_gpu(tmp_path, slurm):
+    assert command(tmp_path, [Quick("works", 0, "")], "--cluster", "slurm", "--preset", "paper") == 0
+    assert "#SBATCH --gpus-per-node=1" in (slurm / "script").read_text().splitlines()
 
 
 def test_the_result_of_another_run_is_not_logged(tmp_path, slurm, capsys):

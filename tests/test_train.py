@@ -38,6 +38,8 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
             "seconds",
             "rotation",
             "skipped",
+            "device",
+            "matmul_precision",
         ]
         assert list(record["rotation"]) == [f"layers/{i}/kernel" for i in range(11)]
     assert f"test accuracy {logged[-1]['test_accuracy']:.4f}" == lines[-1]

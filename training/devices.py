@@ -1,5 +1,8 @@
 """Where arrays live: rows of data and batches spread over all devices, the state on each or spread too."""
 
+import glob
+import os
+import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +24,11 @@ class Devices(NamedTuple):
 
     mesh: Mesh
     shard_params: bool = False
+
+    def describe(self) -> str:
+        """What they are, as the logs have it: `NVIDIA H100 80GB HBM3`, or `8 x cpu`."""
+        kind = self.mesh.devices.flat[0].device_kind
+        return kind if self.mesh.size == 1 else f"{self.mesh.size} x {kind}"
 
     @property
     def replicated(self) -> NamedSharding:
@@ -75,3 +83,34 @@ def all_devices(shard_params: bool = False) -> Devices:
     """Every device that JAX sees, in this process and all others."""
     mesh = jax.make_mesh((jax.device_count(),), (_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
     return Devices(mesh, shard_params)
+
+
+def matmul_precision() -> str:
+    """The precision of a network's float32 products, one of `jax_default_matmul_precision`'s values.
+
+    Unless jax's configuration says something else, that is `tensorfloat32`: products on accelerators have 10
+    bits behind the point or more, and sums are float32. Processors compute in `float32` in any case.
+    """
+    if jax.default_backend() == "cpu":
+        return "float32"
+    asked_for = jax.config.jax_default_matmul_precision  # pyrefly: ignore[missing-attribute]
+    return asked_for or "tensorfloat32"
+
+
+def visible_gpus() -> list[str]:
+    """NVIDIA's GPUs here, as `CUDA_VISIBLE_DEVICES` names them, whether jax can use them or not."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    return [str(number) for number, _ in enumerate(glob.glob("/dev/nvidia[0-9]*"))]
+
+
+def warn_of_idle_gpu() -> None:
+    """Says so on standard error if training runs on the processor and the machine has an NVIDIA GPU."""
+    asked_for = os.environ.get("JAX_PLATFORMS", "")
+    if visible_gpus() and jax.default_backend() == "cpu" and not asked_for and jax.process_index() == 0:
+        print(
+            "warning: this machine has an NVIDIA GPU, but jax trains on the processor, many times slower."
+            ' Install jax for CUDA, pip install -e ".[cuda]"; JAX_PLATFORMS=cpu silences this',
+            file=sys.stderr,
+        )

@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from data import Source
 from training.config import Config, UsageError, flag
 from training.writing import FileError, naming, whole
 
@@ -41,15 +42,35 @@ class RunFolder:
         Raises:
           UsageError: the file is not one that `prepare` wrote.
         """
+        stored = self._read_config()
+        return None if stored is None else Config(**stored[0])
+
+    def refuse_other_data(self, source: Source | None) -> None:
+        """Raises `UsageError` if the run in this folder was begun on other data than these."""
+        stored = self._read_config()
+        if stored is None or stored[1] is None or source is None:
+            return
+        begun = Source(**stored[1])
+        if begun != source:
+            raise UsageError(
+                f"the run in {self.path} was begun on {begun} and cannot go on with {source}; --data-dir"
+                " names the folder of the data"
+            )
+
+    def _read_config(self) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
+        """The configuration, and the source of the data if the file has one."""
         if not self._config.is_file():
             return None
         try:
             stored = json.loads(self._config.read_text())
+            source = stored.pop("data", None)
             names = {field.name for field in fields(Config)}
             if set(stored) != names:
                 raise ValueError(f"its fields should be {', '.join(sorted(names))}")
-            return Config(**stored)
-        except (ValueError, TypeError) as error:
+            if source is not None and set(source) != set(Source._fields):
+                raise ValueError(f"its data should have the fields {', '.join(Source._fields)}")
+            return stored, source
+        except (ValueError, TypeError, AttributeError) as error:
             raise UsageError(f"{self._config} is not the configuration of a run: {error}") from None
 
     def refuse_unless_free(self, config: Config, *, resume: bool, overwrite: bool) -> None:
@@ -110,8 +131,11 @@ class RunFolder:
                 file.flush()
             yield
 
-    def prepare(self, config: Config, *, overwrite: bool) -> None:
-        """Writes the configuration of a run; with `overwrite`, first removes the run that is here."""
+    def prepare(self, config: Config, source: Source | None = None, *, overwrite: bool) -> None:
+        """Writes the configuration of a run and, as `data`, what its data were read from.
+
+        With `overwrite`, first removes the run that is here.
+        """
         if overwrite:
             # The configuration last: a folder without one is no run, and would be refused.
             for stale in (self._metrics, self.rotation_plot, self.report):
@@ -119,7 +143,8 @@ class RunFolder:
             for stale in (self.checkpoints, self.tensorboard):
                 shutil.rmtree(stale, ignore_errors=True)
         if overwrite or not self._config.exists():
-            self._write_whole(self._config, json.dumps(asdict(config), indent=2) + "\n")
+            data = {} if source is None else {"data": source._asdict()}
+            self._write_whole(self._config, json.dumps({**asdict(config), **data}, indent=2) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """One dictionary for every whole line.

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from data import Source
 from training.checkpoints import Checkpoints, DamagedError, OtherStateError
 from training.config import Config, UsageError
 from training.interruption import Interrupted, Interruption
@@ -24,13 +25,30 @@ class Session:
 
     Use as a context; `restore` comes first, then `keep` after every epoch, then `finish`. With several
     processes the first one writes; all of them save their part of the state.
+
+    Args:
+      config: the run.
+      folder: its folder.
+      source: what its data were read from; a run goes on with no other.
+      overwrite: whether to replace the run that is there.
+      again: what somebody should do to continue the run; the command of `train.py` by default.
     """
 
-    def __init__(self, config: Config, folder: RunFolder, *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        source: Source | None = None,
+        *,
+        overwrite: bool = False,
+        again: str | None = None,
+    ) -> None:
         self.records: list[dict[str, Any]] = []
         self._config = config
         self._folder = folder
+        self._source = source
         self._overwrite = overwrite
+        self._again = again or f"python train.py --resume --out {shlex.quote(str(folder.path))}"
         self._saved = 0
 
     def __enter__(self) -> "Session":
@@ -48,7 +66,9 @@ class Session:
         stack.enter_context(self._folder.locked())
         # Once more: it may have been taken since it was looked at.
         self._folder.refuse_unless_free(self._config, resume=True, overwrite=self._overwrite)
-        self._folder.prepare(self._config, overwrite=self._overwrite)
+        if not self._overwrite:
+            self._folder.refuse_other_data(self._source)
+        self._folder.prepare(self._config, self._source, overwrite=self._overwrite)
 
     def restore(self, like: Any) -> Any | None:
         """The newest good state, placed as `like` says, or `None`; `records` go as far as it.
@@ -117,8 +137,7 @@ class Session:
             self._save()
             raise Interrupted(
                 f"ended by {signal_name or 'another process'} after epoch {epoch} of {self._config.epochs},"
-                f" saved after epoch {self._saved}; to go on:"
-                f" python train.py --resume --out {shlex.quote(str(self._folder.path))}"
+                f" saved after epoch {self._saved}; to go on: {self._again}"
             )
 
     def _save(self) -> None:

@@ -1,0 +1,98 @@
+"""The most telling runs of a preset in the order of their worth, for a GPU that is there for half an hour.
+
+    python -m experiments.first --preset paper --data-dir DIR
+
+does those that the logs lack. SIGTERM ends it after the epoch with the state saved; the same command goes on.
+Runs that belong to an experiment are logged in its log, all others in `first.jsonl`.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from data import DataError
+from experiments.__main__ import NAMES, experiment
+from experiments.fig5b import WEIGHT_DECAY
+from experiments.log import RESULTS, Log, key
+from experiments.presets import SECTION5, SECTION6
+from experiments.results import Results
+from experiments.runs import Training, finish, training
+from training.config import UsageError
+from training.interruption import Interrupted
+
+LOG = "first"
+SEEDS = (0, 1)
+
+
+def runs(preset: str) -> list[Training]:
+    """Layca against SGD without a choice of layers, with one, with L2, and against Adam."""
+    first, second = SECTION5[preset][0].task, SECTION6[preset][0].task
+    both = [{}, {"layca": False}]
+    middle = [training(task=first, seed=seed, **side) for seed in SEEDS for side in both]
+    rates = [
+        training(task=first, seed=seed, layca=False, learning_rate=rate)
+        for seed in SEEDS
+        for rate in (3**-1, 3.0)
+    ]
+    alphas = [
+        training(task=first, alpha=alpha, **side)
+        for pair in ((-0.2, 0.2), (-0.4, 0.4))
+        for side in both
+        for alpha in pair
+    ]
+    decays = [training(task=second, layca=False, weight_decay=decay) for decay in (WEIGHT_DECAY[second], 0.0)]
+    adam = [training(task=second, optimizer="adam", **side) for side in reversed(both)]
+    wanted = [*middle, *rates, *alphas, *decays, training(task=second), *adam]
+    return list({key(run.numbers()): run for run in wanted}.values())
+
+
+def log_of(preset: str) -> dict[str, str]:
+    """The name of the log of every run that belongs to an experiment."""
+    logs: dict[str, str] = {}
+    for module in map(experiment, NAMES):
+        for run in module.runs(preset):
+            logs.setdefault(key(run.numbers()), module.LOG)
+    return logs
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Do the most telling runs of a preset that its logs lack."""
+
+    preset: Literal["laptop", "paper"] = "paper"
+    """Networks and data for two cores, or the paper's own."""
+    data_dir: str | None = None
+    """Folder of datasets that are not embedded."""
+    results: Path = RESULTS
+    """Folder of the presets' logs."""
+    share: tuple[int, int] = (0, 1)
+    """Which part of how many: 0 2 does every other run and leaves the rest to another process, 1 2."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    flags = tyro.cli(Flags, args=arguments, prog="python -m experiments.first")
+    part, parts = flags.share
+    if not 0 <= part < parts:
+        print(
+            f"error: --share must be PART PARTS with 0 <= PART < PARTS, not {part} {parts}", file=sys.stderr
+        )
+        return 2
+    logs = log_of(flags.preset)
+    try:
+        for run in runs(flags.preset)[part::parts]:
+            log = Log(flags.preset, logs.get(key(run.numbers()), LOG), flags.results)
+            finish(log, [run], Results(flags.preset, flags.results), flags.data_dir)
+    except Interrupted as reason:
+        print(reason)
+    except (DataError, UsageError) as error:
+        print(f"python -m experiments.first: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -120,8 +120,9 @@ def broken(name: str, dtype: str, found: Mapping[str, Step]) -> Iterator[str]:
         for field, limit in limits.items():
             value = getattr(found[optimizer], field)
             if not value <= limit:
+                allowed = f"{limit:g} are allowed" if limit else "none is allowed"
                 sentence = SENTENCES[field].format(value)
-                yield f"{name}, {dtype}: the step of `{optimizer}` {sentence}; at most {limit:g} are allowed"
+                yield f"{name}, {dtype}: the step of `{optimizer}` {sentence}; {allowed}"
 
 
 def check() -> list[str]:

@@ -40,8 +40,9 @@ _ON_GPU = {
 # The largest values of fields of `Step` that pass, by target and dtype, and by optimizer.
 BOUNDS: Mapping[tuple[str, str], Mapping[str, Mapping[str, float]]] = {
     ("h100", "float32"): {
-        "layca": {**_ON_GPU["layca"], "seconds_against_adam": 4},
-        TRACKED: {**_ON_GPU[TRACKED], "seconds_against_adam": 8},
+        # Half as much again as the aims of 4 and 8: compile times vary with what else the machine does.
+        "layca": {**_ON_GPU["layca"], "seconds_against_adam": 6},
+        TRACKED: {**_ON_GPU[TRACKED], "seconds_against_adam": 12},
     },
     ("h100", "bfloat16"): _ON_GPU,
     ("v5e:2x2", "float32"): {"layca": {"bytes_against_sgd": 1.5}},

@@ -218,7 +218,7 @@ def leaves() -> None:
         "1,000": [(64, 64)] * 1000,
         "1,000 of 100 shapes": [(8 + i % 100, 64) for i in range(1000)],
     }.items():
-        made = steppers(shapes, jnp.float32, ("sgd", "adam", "layca"))
+        made = steppers(shapes, jnp.float32, ("sgd", "adam", "layca", "layca, track_rotation"))
         times = timed(made, rounds=5)
         for name, stepper in made.items():
             first = f"{stepper.first_call:.1f} | {stepper.first_call / made['adam'].first_call:.1f}"

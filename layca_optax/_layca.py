@@ -18,6 +18,7 @@ from layca_optax._rules import (
     vector_axes,
     vectors_shape,
 )
+from layca_optax._small_leaves import for_each_leaf
 from layca_optax._turn import RETRACTIONS, turn
 
 
@@ -137,6 +138,9 @@ def layca(
         raise ValueError(f"retraction must be one of {', '.join(map(repr, RETRACTIONS))}, not {retraction!r}")
     inner = None if others is None else optax.with_extra_args_support(others)
 
+    def turn_leaf(*arguments: jax.Array, axes: Axes) -> tuple[jax.Array]:
+        return (turn(*arguments, axes=axes, tangent=tangent, retraction=retraction),)
+
     def init_fn(params: optax.Params) -> LaycaState:
         leaves, treedef = jax.tree.flatten(params)
         axes = vector_axes(rotate, params)
@@ -178,11 +182,15 @@ def layca(
             other_steps = jax.tree.leaves(other_updates)
 
         sign = -1 if flip_sign else 1
-        variant = {"tangent": tangent, "retraction": retraction}
-        result: dict[int, jax.Array] = {
-            i: turn(jnp.asarray(weights[i]), steps[i], sign * rates[i], norms[name], axes=ax, **variant)
-            for name, i, ax in rotating
-        }
+        turned = for_each_leaf(
+            turn_leaf,
+            [
+                ((jnp.asarray(weights[i]), steps[i]), (sign * rates[i], norms[name]))
+                for name, i, _ in rotating
+            ],
+            [ax for _, _, ax in rotating],
+        )
+        result: dict[int, jax.Array] = {i: u for (_, i, _), (u,) in zip(rotating, turned, strict=True)}
         for i, (w, s, other, rate) in enumerate(zip(weights, steps, other_steps, rates, strict=True)):
             w = jnp.asarray(w)
             if not is_inexact(w):

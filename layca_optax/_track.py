@@ -19,6 +19,7 @@ from layca_optax._paths import (
 )
 from layca_optax._rotation import measure_step
 from layca_optax._rules import Rotate, check_rule, rotating_leaves, vector_axes, vectors_shape
+from layca_optax._small_leaves import for_each_leaf
 
 
 class TrackRotationState(NamedTuple):
@@ -137,9 +138,16 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
         check_state("track_rotation", shapes(initial), {name: weights[i].shape for name, i, _ in rotating})
         check_state("track_rotation", shapes(norms), {name: vectors_shape(ax) for name, _, ax in rotating})
         measured: dict[str, jax.Array] = {}
-        for name, i, ax in rotating:
-            known = norms[name], state.inverse_norm[name], state.measured[name][..., 2]
-            steps[i], measured[name] = measure_step(weights[i], steps[i], initial[name], *known, axes=ax)
+        leaves = [
+            (
+                (weights[i], steps[i], initial[name]),
+                (norms[name], state.inverse_norm[name], state.measured[name][..., 2]),
+            )
+            for name, i, _ in rotating
+        ]
+        results = for_each_leaf(measure_step, leaves, [ax for _, _, ax in rotating])
+        for (name, i, _), result in zip(rotating, results, strict=True):
+            steps[i], measured[name] = result
         count = jnp.asarray(optax.safe_increment(state.count))
         if weights:
             state = state._replace(measured=measured)

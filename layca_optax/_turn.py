@@ -61,7 +61,7 @@ def turn(
     inverse = 1 / jnp.where(n0 > 0, n0, 1)
     su, uu = sw * inverse, ww * inverse * inverse
     # Squares of smaller numbers vanish. Of a vector whose sample is zero, no scale is known.
-    least = tiny / eps * w.size
+    least = tiny / eps * max(1, w.size / max(1, n0.size))
     least_step = jnp.where(total > 0, tiny, least)
     telling = (uu > share / 4) & (ww > least) & jnp.isfinite(su)
     guess = jnp.where(telling, k * su / jnp.where(telling, uu, 1), 0)

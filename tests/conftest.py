@@ -44,6 +44,15 @@ def eight_devices(monkeypatch):
 
 
 @pytest.fixture
+def one_device(monkeypatch):
+    """As where there are no others; what was traced for several is forgotten."""
+    jax.clear_caches()
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    yield
+    jax.clear_caches()
+
+
+@pytest.fixture
 def float64():
     with jax.enable_x64(True):
         yield

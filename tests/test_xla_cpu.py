@@ -19,15 +19,6 @@ from layca_optax import layca, rotation_report, track_rotation
 SHAPES = [(512, 150), (3, 3, 32, 256), (528, 131), (3, 3, 48, 131), (67, 1008), (67, 1009)]
 
 
-@pytest.fixture
-def one_device(monkeypatch):
-    """As where there are no others; what was traced for several is forgotten."""
-    jax.clear_caches()
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
-    yield
-    jax.clear_caches()
-
-
 def reductions(optimizer, w, platform="cpu"):
     """How many results the reductions of an update have."""
     trace = jax.jit(optimizer.update).trace(w, jax.eval_shape(optimizer.init, w), w)

@@ -50,7 +50,6 @@ SECTION5: dict[str, Sequence[Part]] = {
     "laptop": (
         Part("mnist5k-mlp", (0, 1, 2)),
         Part("mnist5k-vgg", (0,), (1, 2), epochs=20),
-        Part("mnist5k-resnet", (0,), (1, 2), epochs=30),
     ),
     "paper": (Part("c10-cnn1"), Part("c100-resnet"), Part("tiny-cnn")),
 }

@@ -32,7 +32,8 @@ def keras_directions(name, gradients):
             case "adam":
                 first = 0.9 * first + 0.1 * g
                 second = 0.999 * second + 0.001 * g**2
-                step = (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + EPSILON)
+                rate = np.sqrt(1 - 0.999**t) / (1 - 0.9**t)  # Keras 2.1: `lr_t`
+                step = rate * first / (np.sqrt(second) + EPSILON)
         directions.append(step)
     return directions
 
@@ -53,8 +54,11 @@ def gradients():
     return np.random.default_rng(0).normal(size=(6, 4, 5))
 
 
+# At 1e-6 it matters where epsilon, 1e-7, is added.
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
 @pytest.mark.parametrize("name", DIRECTIONS)
-def test_alone_is_keras(name, gradients):
+def test_alone_is_keras(name, scale, gradients):
+    gradients = scale * gradients
     w = np.random.default_rng(1).normal(size=(4, 5))
     numbers = Hyperparameters(learning_rate=0.01, alpha=0.0, weight_decay=0.0)
     history = trained(

@@ -112,7 +112,7 @@ _VGG = _MNIST5K._replace(
     build=partial(VGG, channels=1, filters=(8, 16, 32), convs=(4, 4, 4), norm_momentum=0.9),
     epochs=30,
     schedule=Schedule((24, 27)),
-    rates=_rates(3**-1),
+    rates=_rates(1.0),
 )
 _RESNET = _MNIST5K._replace(
     build=partial(ResNet, channels=1, blocks=1, classes=10, norm_momentum=0.9),

@@ -42,6 +42,10 @@ SECONDS_PER_EPOCH = {
     "mnist5k-mlp-no-norm": 0.08,
     "mnist5k-vgg": 1.2,
     "mnist5k-resnet": 1.35,
+    "cifar16-vgg10": 2.2,
+    "cifar16-vgg25": 5.5,
+    "cifar16-resnet20": 2.2,
+    "cifar16-wilson": 1.8,
     "c10-cnn1": 15,
     "c100-resnet": 15,
     "tiny-cnn": 45,
@@ -153,9 +157,9 @@ def epochs_between_looks(config: Config) -> int:
     """How often a run looks at test images and held-out ones.
 
     After every epoch, as the authors did, on their own tasks, where a look takes a few percent of an epoch.
-    On small tasks it can take longer than the epoch: they look about twelve times.
+    On small tasks it can take longer than the epoch: they look about six times.
     """
-    return 1 if train.TASKS[config.task].train_size >= 50_000 else max(1, config.epochs // 12)
+    return 1 if train.TASKS[config.task].train_size >= 50_000 else max(1, config.epochs // 6)
 
 
 def training(**flags: Any) -> Training:

@@ -7,6 +7,7 @@ import optax
 import oracle
 import pytest
 
+from experiments.tuned import DECAY, adamw
 from training.optimizer import DIRECTIONS, Hyperparameters, drop_schedule, make_optimizer
 
 EPSILON = 1e-7
@@ -110,3 +111,21 @@ def test_drops_multiply_even_when_they_coincide():
     short = drop_schedule([8, 8], 0.2)
     assert float(short(7)) == 1
     assert float(short(8)) == pytest.approx(0.04)
+
+
+def test_adamw_decays_kernels_apart_from_its_moments(gradients):
+    rng = np.random.default_rng(1)
+    initial = {"kernel": rng.normal(size=(4, 5)), "bias": rng.normal(size=(4, 5))}
+    numbers = Hyperparameters(learning_rate=0.1, alpha=0.0, weight_decay=0.0)
+    optimizer = adamw("adam", False, numbers, {"kernel": 0, "bias": -1}, drop_schedule([3], 0.2))
+    params = jax.tree.map(jnp.float32, initial)
+    state, weights = optimizer.init(params), dict(initial)
+    for step, (g, direction) in enumerate(zip(gradients, keras_directions("adam", gradients), strict=True)):
+        both = dict.fromkeys(params, jnp.float32(g))
+        updates, state = optimizer.update(both, state, params)
+        params = optax.apply_updates(params, updates)
+        rate = 0.1 * (0.2 if step >= 3 else 1.0)
+        weights["kernel"] = weights["kernel"] * (1 - rate * DECAY) - rate * direction
+        weights["bias"] = weights["bias"] - rate * direction
+    for name, expected in weights.items():
+        np.testing.assert_allclose(params[name], expected, rtol=2e-5, atol=1e-6)

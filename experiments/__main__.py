@@ -44,7 +44,7 @@ NAMES = (
         "fig10",
         "fig5b",
     ),
-    *("tuned", "batchnorm", "plateau-length", "projection", "adaptivity"),
+    *("tuned", "batchnorm", "plateau-length", "projection", "adaptivity", "rotation-accuracy"),
 )
 _Switch = tyro.conf.FlagCreatePairsOff
 
@@ -54,7 +54,8 @@ class Flags:
     """Rerun and redraw the figures and claims of the paper."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """fig1a to fig10, tuned, batchnorm, plateau-length, projection, adaptivity; `all`; `summary`, a table."""
+    """fig1a to fig10, tuned, batchnorm, plateau-length, projection, adaptivity, rotation-accuracy; `all`;
+    `summary`, a table."""
     preset: Literal["laptop", "small", "paper"] = "laptop"
     """Networks for two cores, on embedded data or CIFAR-10 at 16 x 16, or the paper's for an accelerator."""
     list: _Switch[bool] = False

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from experiments import rotation_accuracy
 from experiments.claims import Claim, Finding, described, interval, row, slope, verdict
 from experiments.log import Log
 from experiments.results import MissingRunError, Results
@@ -96,3 +97,29 @@ def test_a_row_holds_what_was_found_and_what_follows():
     text = row(claim, "command", None)
     assert text.startswith("| It rises | `command` | yes | up; rise +1 ± 0.05 [")
     assert text.endswith("| shows |")
+
+
+def turned(seed, distances, accuracy, train_accuracy=1.0):
+    """A logged line with layers that ended at these distances."""
+    curves = {"train_accuracy": [train_accuracy], "rotation": {str(i): [d] for i, d in enumerate(distances)}}
+    config = {"task": "mnist5k-mlp", "seed": seed, "learning_rate": len(distances) + accuracy}
+    return {"config": config, "test_accuracy": accuracy, "curves": curves}
+
+
+def test_rank_correlations_are_spearmans_by_seed_over_runs_that_were_trained(tmp_path):
+    rng = np.random.default_rng(0)
+    points = {seed: rng.uniform(size=(10, 3)) for seed in (0, 1)}
+    # Too few with seed 2; with seed 0 one that is not trained and one that was lost.
+    points[2] = rng.uniform(size=(3, 3))
+    lines = [turned(seed, row[:2], row[2]) for seed, rows in points.items() for row in rows]
+    lines += [turned(0, [0.9, 0.9], 0.1, train_accuracy=0.9), turned(0, [None, 0.9], 0.2)]
+    for line in lines:
+        Log("laptop", "fig2", tmp_path).append(line)
+    ours, parts = rotation_accuracy.predicts("mnist5k-mlp", Results("laptop", tmp_path))
+    assert ours.startswith("rank correlation over 23 runs")
+    for name, position in (("mean", lambda row: row[:2].mean()), ("smallest", lambda row: row[:2].min())):
+        expected = [
+            stats.spearmanr([position(row) for row in points[seed]], points[seed][:, 2]).statistic
+            for seed in (0, 1)
+        ]
+        np.testing.assert_allclose(parts[name], expected)

@@ -13,7 +13,6 @@ command goes on from that state too.
 Jobs of the preset `paper` get a GPU each from Slurm. Local jobs share those of this machine, each on one.
 """
 
-import fcntl
 import os
 import shutil
 import sys
@@ -26,14 +25,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from data.writing import reraise_os_errors
 from experiments.log import Log, key
 from experiments.results import Results
 from experiments.runs import Run, line, prepare_device, unfinished
 from training.devices import visible_gpus
 from training.interruption import Interrupted
-from training.writing import naming
 
 JOBS = Path(__file__).parent / "jobs"
 # Seconds between two looks at the jobs' files; on a cluster these are on other machines.
@@ -281,15 +281,16 @@ def _log(found: dict[str, Any], log: Log, results: Results, cluster: Cluster) ->
 @contextmanager
 def _locked(path: Path, message: str = "") -> Iterator[None]:
     """Keeps other processes from entering with the same path, until left or until this process dies."""
-    with naming(path):
+    lock = FileLock(path)
+    with reraise_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    with file:
-        with naming(path):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if message:
-                    print(message, file=sys.stderr, flush=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if message:
+                print(message, file=sys.stderr, flush=True)
+            lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

@@ -16,11 +16,11 @@ from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
+from data.writing import atomic_write
 from training.config import Config, flag
 from training.records import final_accuracy
 from training.report import show
 from training.tasks import TASKS
-from training.writing import whole
 
 # From the first layer to the last; each has a contrast of 3 or more with white and with black.
 _COLORS = ["rgb(46,125,215)", "rgb(176,80,190)", "rgb(217,98,20)"]
@@ -86,7 +86,7 @@ def write_report(
         f"<h1>{escape(title)}</h1>\n{paragraphs}{body}\n{again}</html>\n"
     )
     for file, text in ((path, page), (path.with_name("plotly.min.js"), get_plotlyjs())):
-        with whole(file) as part:
+        with atomic_write(file) as part:
             part.write_text(text, encoding="utf-8")
 
 

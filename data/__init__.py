@@ -4,10 +4,10 @@ import os
 
 from data import cache, class_folders
 from data.catalog import find_entry
-from data.dataset import DataError, Dataset, Scale, Source, describe_source, hold_out, standardise
+from data.dataset import DataError, Dataset, Scale, Source, describe_source, hold_out, reduce, standardise
 from data.files import data_folder, fetched_by_hand, has_tfds, not_available, reachable
 
-__all__ = ["DataError", "Dataset", "Scale", "Source", "hold_out", "load", "standardise"]
+__all__ = ["DataError", "Dataset", "Scale", "Source", "hold_out", "load", "reduce", "standardise"]
 
 
 def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:

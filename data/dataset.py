@@ -79,6 +79,37 @@ def make_dataset(
     )
 
 
+def reduce(data: Dataset, train_size: int, seed: int) -> Dataset:
+    """Takes as many training images of each class, and halves the height and width of all images.
+
+    Args:
+      data: a dataset of even height and width.
+      train_size: number of training images, a multiple of the number of classes.
+      seed: chooses them.
+
+    Returns:
+      A dataset whose pixels are means of 2 x 2. Its source tells size, number and hash of what is left.
+    """
+    order = np.random.default_rng(seed).permutation(len(data.train_labels))
+    classes = np.unique(data.train_labels)
+    per_class = train_size // len(classes)
+    rows = np.concatenate([order[data.train_labels[order] == label][:per_class] for label in classes])
+    parts = make_dataset(
+        _halve(data.train_images[rows]), data.train_labels[rows], _halve(data.test_images), data.test_labels
+    )
+    if data.source is None:
+        return parts
+    _, height, width, _ = parts.train_images.shape
+    changed = {"name": f"{data.source.name}, {height} x {width}", "train_images": len(rows)}
+    return parts._replace(source=data.source._replace(**changed, sha256=_digest(parts)))
+
+
+def _halve(images: np.ndarray) -> np.ndarray:
+    n, height, width, channels = images.shape
+    sums = images.reshape(n, height // 2, 2, width // 2, 2, channels).sum((2, 4), np.uint16)
+    return ((sums + 2) // 4).astype(np.uint8)
+
+
 def describe_source(
     data: Dataset, title: str, format: str = "original", jpeg_qualities: Collection[int] = ()
 ) -> Dataset:
@@ -90,15 +121,19 @@ def describe_source(
       format: see `Source`.
       jpeg_qualities: those of its files, if they are JPEG.
     """
-    digest = sha256()
-    for array in data[:4]:
-        digest.update(np.ascontiguousarray(array).data)
     name, lowest = title, None
     if jpeg_qualities:
         lowest, highest = min(jpeg_qualities), max(jpeg_qualities)
         name = f"{title}, JPEG {lowest}" + (f" to {highest}" if highest > lowest else "")
     counts = len(data.train_labels), len(data.test_labels)
-    return data._replace(source=Source(name, format, lowest, *counts, digest.hexdigest()))
+    return data._replace(source=Source(name, format, lowest, *counts, _digest(data)))
+
+
+def _digest(data: Dataset) -> str:
+    digest = sha256()
+    for array in data[:4]:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def standardise(images: jax.Array, scale: Scale) -> jax.Array:

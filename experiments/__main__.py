@@ -1,4 +1,4 @@
-"""Figures and claims of the paper: `python -m experiments NAME --preset laptop|paper`.
+"""Figures and claims of the paper: `python -m experiments NAME --preset laptop|small|paper`.
 
 Does the runs that the logs lack, appends them to `results/PRESET/*.jsonl` and draws `figures/PRESET/NAME.png`
 from the logs and from nothing else.
@@ -20,6 +20,7 @@ from experiments.claims import row
 from experiments.cluster import JOBS, Cluster, ClusterError
 from experiments.cluster import finish as finish_by_jobs
 from experiments.log import RESULTS, Log, key
+from experiments.presets import LEFT_OUT
 from experiments.results import MissingRunError, Results
 from experiments.runs import Run, by_program, finish
 from training.config import UsageError
@@ -43,7 +44,7 @@ NAMES = (
         "fig10",
         "fig5b",
     ),
-    *("batchnorm", "plateau-length", "projection", "adaptivity"),
+    *("tuned", "batchnorm", "plateau-length", "projection", "adaptivity"),
 )
 _Switch = tyro.conf.FlagCreatePairsOff
 
@@ -53,9 +54,9 @@ class Flags:
     """Rerun and redraw the figures and claims of the paper."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """fig1a to fig10, batchnorm, plateau-length, projection, adaptivity; `all`; `summary`, a table."""
-    preset: Literal["laptop", "paper"] = "laptop"
-    """Networks and data for two cores, or the paper's own for an accelerator."""
+    """fig1a to fig10, tuned, batchnorm, plateau-length, projection, adaptivity; `all`; `summary`, a table."""
+    preset: Literal["laptop", "small", "paper"] = "laptop"
+    """Networks for two cores, on embedded data or CIFAR-10 at 16 x 16, or the paper's for an accelerator."""
     list: _Switch[bool] = False
     """Only tell the runs, how many are done, data, and how long the others take."""
     dry_run: _Switch[bool] = False
@@ -70,6 +71,11 @@ class Flags:
     """With --cluster: how many jobs at once; 2 if they are local, as many as Slurm lets if not."""
     time_limit: int | None = None
     """With --cluster: minutes that a job may take, 240 if not given."""
+
+
+def names_of(preset: str) -> list[str]:
+    """The names that a preset has runs for."""
+    return [name for name in NAMES if name not in LEFT_OUT[preset]]
 
 
 def experiment(name: str) -> Any:
@@ -127,7 +133,7 @@ def dry_run(names: Iterable[str], preset: str) -> None:
 def summary(preset: str, results: Results) -> str:
     """The table of claims, and below it the data of runs that are not on embedded ones."""
     lines = ["| claim | command | paper | here | |", "|---|---|---|---|---|"]
-    for name in NAMES:
+    for name in names_of(preset):
         for claim in experiment(name).claims(preset):
             lines.append(row(claim, f"python -m experiments {name}", results))
     if data := results.data(results):
@@ -171,7 +177,10 @@ def main(
         near = hint(flags.name, choices)
         print(f"error: NAME must be one of {', '.join(choices)}, not {flags.name!r}.{near}", file=sys.stderr)
         return 2
-    names = NAMES if flags.name == "all" else (flags.name,)
+    names = names_of(flags.preset) if flags.name == "all" else [flags.name]
+    if flags.name in LEFT_OUT[flags.preset]:
+        print(f"error: preset {flags.preset} has no {flags.name}; another --preset has", file=sys.stderr)
+        return 2
     if flags.dry_run:
         dry_run(names if flags.name != "summary" else (), flags.preset)
         return 0

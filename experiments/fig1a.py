@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments.claims import Claim
 from experiments.layers import draw_layers, falls, near
 from experiments.results import Results
-from experiments.toy import DATA, HIDDEN, SEEDS, OneLayer
+from experiments.toy import DATA, HIDDEN, SEEDS, UNTIL_LOSS, OneLayer
 
 LOG = "fig1a"
 PAPER = (0.745, 0.760, 0.750, 0.731, 0.706, 0.683, 0.657, 0.631, 0.605, 0.575)
@@ -20,7 +20,8 @@ PAPER = (0.745, 0.760, 0.750, 0.731, 0.706, 0.683, 0.657, 0.631, 0.605, 0.575)
 
 def by_layer(preset: str) -> list[list[OneLayer]]:
     return [
-        [OneLayer(DATA[preset], layer, seed, frozen_gates=False) for seed in SEEDS] for layer in range(HIDDEN)
+        [OneLayer(DATA[preset], layer, seed, False, UNTIL_LOSS[preset]) for seed in SEEDS]
+        for layer in range(HIDDEN)
     ]
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments.claims import Claim
 from experiments.layers import draw_layers, near, rises
 from experiments.results import Results
-from experiments.toy import DATA, HIDDEN, SEEDS, OneLayer
+from experiments.toy import DATA, HIDDEN, SEEDS, UNTIL_LOSS, OneLayer
 
 LOG = "fig1c"
 PAPER = (0.464, 0.454, 0.451, 0.454, 0.458, 0.462, 0.487, 0.497, 0.514, 0.575)
@@ -21,7 +21,7 @@ PAPER = (0.464, 0.454, 0.451, 0.454, 0.458, 0.462, 0.487, 0.497, 0.514, 0.575)
 def by_layer(preset: str) -> list[list[OneLayer]]:
     """The last layer's runs are Figure 1a's."""
     return [
-        [OneLayer(DATA[preset], layer, seed, frozen_gates=layer < HIDDEN - 1) for seed in SEEDS]
+        [OneLayer(DATA[preset], layer, seed, layer < HIDDEN - 1, UNTIL_LOSS[preset]) for seed in SEEDS]
         for layer in range(HIDDEN)
     ]
 

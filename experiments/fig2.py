@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Finding, clearly, points
 from experiments.curves import panels
-from experiments.presets import ALPHAS, SECTION5, Part
+from experiments.presets import SECTION5, Part
 from experiments.results import Results, spread
 from experiments.runs import Training
 
@@ -26,7 +26,7 @@ def runs(preset: str) -> list[Training]:
         for part in SECTION5[preset]
         for layca in (True, False)
         # The middle first: an unfinished log then holds what matters most.
-        for alpha in sorted(ALPHAS, key=abs)
+        for alpha in sorted(part.alphas, key=abs)
         for run in part.runs(alpha=alpha, layca=layca)
     ]
 
@@ -41,8 +41,8 @@ def draw(preset: str, results: Results) -> Figure:
     figure, axes = panels(1, len(SECTION5[preset]))
     for axis, part in zip(axes[0], SECTION5[preset], strict=True):
         for layca, (label, color, marker) in STYLES.items():
-            found = {alpha: accuracies(part, layca, alpha, results) for alpha in ALPHAS}
-            drawn = [alpha for alpha in ALPHAS if found[alpha]]
+            found = {alpha: accuracies(part, layca, alpha, results) for alpha in part.alphas}
+            drawn = [alpha for alpha in part.alphas if found[alpha]]
             means = [np.mean(found[alpha]) for alpha in drawn]
             axis.errorbar(
                 drawn,
@@ -61,7 +61,7 @@ def draw(preset: str, results: Results) -> Figure:
 
 
 def uniform_is_best(part: Part, results: Results) -> Finding:
-    found = {alpha: accuracies(part, True, alpha, results) for alpha in ALPHAS}
+    found = {alpha: accuracies(part, True, alpha, results) for alpha in part.alphas}
     means = {alpha: np.mean(values) for alpha, values in found.items() if values}
     if 0.0 not in means:
         return "α = 0 stays under 98 % training accuracy", [False]
@@ -72,7 +72,7 @@ def uniform_is_best(part: Part, results: Results) -> Finding:
 
 def first_layers_beat_last(part: Part, results: Results) -> Finding:
     differences, held = {}, []
-    for alpha in (0.2, 0.4, 0.6, 0.8):
+    for alpha in (alpha for alpha in (0.2, 0.4, 0.6, 0.8) if alpha in part.alphas):
         first, last = (accuracies(part, True, signed, results) for signed in (-alpha, alpha))
         if first and last:
             differences[alpha] = float(np.mean(first) - np.mean(last))

@@ -17,7 +17,7 @@ from experiments.results import Results, spread
 from experiments.runs import Training
 
 LOG = "fig5b"
-WEIGHT_DECAY = {"mnist5k-mlp": 1e-3, "mnist5k-vgg": 1e-2, "c10-cnn2": 5e-4}
+WEIGHT_DECAY = {"mnist5k-mlp": 1e-3, "mnist5k-vgg": 1e-2, "cifar16-wilson": 5e-4, "c10-cnn2": 5e-4}
 
 
 def sides(part: Part) -> list[list[Training]]:

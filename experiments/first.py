@@ -14,7 +14,7 @@ from typing import Literal
 import tyro
 
 from data import DataError
-from experiments.__main__ import NAMES, experiment
+from experiments.__main__ import experiment, names_of
 from experiments.fig5b import WEIGHT_DECAY
 from experiments.log import RESULTS, Log, key
 from experiments.presets import SECTION5, SECTION6
@@ -25,10 +25,16 @@ from training.interruption import Interrupted
 
 LOG = "first"
 SEEDS = (0, 1)
+SMALL_FIRST = ("tuned", "fig2", "fig7", "fig4")
 
 
 def runs(preset: str) -> list[Training]:
-    """Layca against SGD without a choice of layers, with one, with L2, and against Adam."""
+    """Layca against SGD without a choice of layers, with one, with L2, and against Adam.
+
+    In `small` first against all that is tuned, seed by seed.
+    """
+    if preset == "small":
+        return [run for name in SMALL_FIRST for run in experiment(name).runs(preset)]
     first, second = SECTION5[preset][0].task, SECTION6[preset][0].task
     both = [{}, {"layca": False}]
     middle = [training(task=first, seed=seed, **side) for seed in SEEDS for side in both]
@@ -52,7 +58,7 @@ def runs(preset: str) -> list[Training]:
 def log_of(preset: str) -> dict[str, str]:
     """The name of the log of every run that belongs to an experiment."""
     logs: dict[str, str] = {}
-    for module in map(experiment, NAMES):
+    for module in map(experiment, names_of(preset)):
         for run in module.runs(preset):
             logs.setdefault(key(run.numbers()), module.LOG)
     return logs
@@ -62,8 +68,8 @@ def log_of(preset: str) -> dict[str, str]:
 class Flags:
     """Do the most telling runs of a preset that its logs lack."""
 
-    preset: Literal["laptop", "paper"] = "paper"
-    """Networks and data for two cores, or the paper's own."""
+    preset: Literal["laptop", "small", "paper"] = "paper"
+    """As for `python -m experiments`."""
     data_dir: str | None = None
     """Folder of datasets that are not embedded."""
     results: Path = RESULTS

@@ -23,9 +23,9 @@ from training.config import Config
 from training.optimizer import drop_schedule, make_optimizer
 
 LOG = "plateau-length"
-WAITS = {"laptop": (6, 12, 24, 48, 96, 192), "paper": (10, 20, 40, 80, 160)}
+WAITS = {"laptop": (6, 12, 24, 48, 96, 192), "small": (5, 20, 80), "paper": (10, 20, 40, 80, 160)}
 # Epochs after each of two drops.
-AFTER = {"laptop": 6, "paper": 10}
+AFTER = {"laptop": 6, "small": 5, "paper": 10}
 FACTOR = 0.2
 
 

@@ -14,13 +14,20 @@ from experiments.runs import Training
 
 
 def plateau_runs(parts: Sequence[Part], alphas: Sequence[float]) -> list[Training]:
-    return [run for part in parts for alpha in alphas for run in part.runs(alpha=alpha)]
+    return [run for part in parts for alpha in drawn(part, alphas) for run in part.runs(alpha=alpha)]
+
+
+def drawn(part: Part, alphas: Sequence[float]) -> list[float]:
+    """Those of `alphas` that Figure 2 has for the task."""
+    return [alpha for alpha in alphas if alpha in part.alphas]
 
 
 def draw_plateaus(parts: Sequence[Part], alphas: Sequence[float], results: Results) -> Figure:
     figure, axes = panels(1, len(parts))
     for axis, part in zip(axes[0], parts, strict=True):
         for alpha, shade in zip(alphas, shades(len(alphas)), strict=True):
+            if alpha not in part.alphas:
+                continue
             found = [results.of(run) for run in part.runs(alpha=alpha)]
             draw_curve(axis, found, "train_loss", color=shade, label=f"α = {alpha:g}")
         axis.set(title=part.task, xlabel="epoch", yscale="log")
@@ -38,6 +45,7 @@ def plateau(part: Part, alpha: float, results: Results) -> float:
 
 
 def higher_when_uniform(part: Part, alphas: Sequence[float], results: Results) -> Finding:
+    alphas = drawn(part, alphas)
     heights = [plateau(part, alpha, results) for alpha in alphas]
     listed = ", ".join(f"{height:.2g}" for height in heights)
     ours = f"loss {listed} at α = {', '.join(f'{alpha:g}' for alpha in alphas)}"

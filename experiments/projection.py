@@ -43,22 +43,27 @@ def without_projection(
     return optax.chain(DIRECTIONS[name](), layca(rates, tangent=False))
 
 
+def alphas(preset: str) -> list[float]:
+    return [alpha for alpha in ALPHAS if alpha in SECTION5[preset][0].alphas]
+
+
 def sides(preset: str, alpha: float) -> dict[str, list[Training]]:
     projected = SECTION5[preset][0].runs(alpha=alpha)
     return {"with projection": projected, "without": [Unprojected(run.config) for run in projected]}
 
 
 def runs(preset: str) -> list[Training]:
-    return [run for alpha in ALPHAS for side in sides(preset, alpha).values() for run in side]
+    return [run for alpha in alphas(preset) for side in sides(preset, alpha).values() for run in side]
 
 
 def draw(preset: str, results: Results) -> Figure:
     figure, ((axis,),) = panels(1, 1, size=(4.5, 3.2))
     for label in sides(preset, 0.0):
         found = [
-            [results.of(run)["test_accuracy"] for run in sides(preset, alpha)[label]] for alpha in ALPHAS
+            [results.of(run)["test_accuracy"] for run in sides(preset, alpha)[label]]
+            for alpha in alphas(preset)
         ]
-        axis.errorbar(ALPHAS, np.mean(found, 1), np.std(found, 1), marker="o", label=label)
+        axis.errorbar(alphas(preset), np.mean(found, 1), np.std(found, 1), marker="o", label=label)
     axis.set(xlabel="α", ylabel="test accuracy", title=SECTION5[preset][0].task)
     axis.grid(alpha=0.3)
     axis.legend()
@@ -79,5 +84,5 @@ def claims(preset: str) -> list[Claim]:
             paper[alpha],
             partial(projection_helps, preset, alpha),
         )
-        for alpha in ALPHAS
+        for alpha in alphas(preset)
     ]

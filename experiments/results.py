@@ -18,6 +18,7 @@ LOGS = (
     "fig4",
     "fig5b",
     "fig7",
+    "tuned",
     "batchnorm",
     "plateau-length",
     "projection",

@@ -7,7 +7,7 @@ trains what the logs lack (forty minutes on two cores if they are empty) and pri
 """
 
 from experiments.fig7 import LOG as CHOICE
-from experiments.fig7 import RATES, candidates, choose
+from experiments.fig7 import candidates, choose, rates
 from experiments.log import Log
 from experiments.results import Results
 from experiments.runs import Training, finish, training
@@ -37,7 +37,7 @@ def table(results: Results) -> str:
 
 
 def main() -> None:
-    choices = [run for task in TASKS for rate in RATES for run in candidates(task, rate)]
+    choices = [run for task in TASKS for rate in rates(task) for run in candidates(task, rate)]
     finish(Log("laptop", CHOICE), choices, Results("laptop"))
     chosen = Results("laptop")
     finish(Log("laptop", LOG), [run for task in TASKS for side in runs(task, chosen) for run in side], chosen)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import train
-from data import DataError, hold_out, mnist5k, standardise
-from data.dataset import make_dataset
+from data import DataError, hold_out, mnist5k, reduce, standardise
+from data.dataset import describe_source, make_dataset
 
 
 @pytest.mark.parametrize("train_size", [100, 1024])
@@ -87,3 +87,23 @@ def test_a_part_of_every_class_is_held_out(numbered):
     np.testing.assert_array_equal(parts.test_images, again.test_images)
     assert not np.array_equal(parts.test_images, other.test_images)
     assert len(hold_out(numbered, seed=1, fraction=0.5).test_labels) == 60
+
+
+def test_reduced_images_are_means_of_2_by_2_and_as_many_of_each_class():
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (90, 4, 6, 3), np.uint8), np.arange(90) % 3
+    data = describe_source(make_dataset(images, labels, images[:5], labels[:5]), "Pictures", "JPEG", [75])
+    first, again, other = (reduce(data, 60, seed) for seed in (0, 0, 1))
+    assert np.bincount(first.train_labels).tolist() == [20, 20, 20]
+    assert first.train_images.shape == (60, 2, 3, 3)
+    np.testing.assert_array_equal(first.train_images, again.train_images)
+    assert not np.array_equal(first.train_images, other.train_images)
+    for kept, whole in zip(first.test_images, images, strict=False):
+        for row, column, channel in np.ndindex(2, 3, 3):
+            mean = whole[2 * row : 2 * row + 2, 2 * column : 2 * column + 2, channel].mean()
+            assert abs(int(kept[row, column, channel]) - mean) <= 0.5
+    wide = first.train_images.astype(np.float64)
+    np.testing.assert_allclose(first.scale, [wide.mean(), wide.std()], rtol=1e-6)
+    source = first.source
+    assert (source.name, source.train_images, source.test_images) == ("Pictures, JPEG 75, 2 x 3", 60, 5)
+    assert len({source.sha256, other.source.sha256, data.source.sha256}) == 3

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import train
-from experiments import fig7
-from experiments.__main__ import NAMES, experiment, main, summary
+from experiments import fig7, toy, tuned
+from experiments.__main__ import NAMES, experiment, main, names_of, summary
 from experiments.log import RESULTS, Log, key
-from experiments.presets import PRESETS
+from experiments.presets import LEFT_OUT, PRESETS, SECTION5, SECTION6
 from experiments.results import LOGS, MissingRunError, Results
-from experiments.runs import Training
+from experiments.runs import Training, training
 
 README = Path(train.__file__).parent / "experiments" / "README.md"
 
@@ -52,6 +52,8 @@ def full(tmp_path_factory):
 def test_runs_are_possible_and_named_once(name, preset):
     module = experiment(name)
     assert module.LOG in LOGS
+    if name in LEFT_OUT[preset]:
+        return
     runs = module.runs(preset)
     assert runs or name == "fig6"
     keys = [key(run.numbers()) for run in runs]
@@ -103,8 +105,9 @@ def test_a_typo_suggests_the_nearest_name(capsys):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_list_counts_runs(preset, tmp_path, capsys):
     assert main(["all", "--list", "--preset", preset], tmp_path) == 0
-    rows = capsys.readouterr().out.splitlines()[1 : len(NAMES) + 1]
-    for name, row in zip(NAMES, rows, strict=True):
+    names = names_of(preset)
+    rows = capsys.readouterr().out.splitlines()[1 : len(names) + 1]
+    for name, row in zip(names, rows, strict=True):
         listed, log, runs, done, *_ = row.split()
         assert (listed, log, done) == (name, experiment(name).LOG, "0")
         assert int(runs) == len(experiment(name).runs(preset))
@@ -115,6 +118,30 @@ def test_the_laptop_preset_takes_at_most_three_hours_and_a_figure_45_minutes(tmp
     minutes = [float(row.split()[4]) for row in capsys.readouterr().out.splitlines()[1 : len(NAMES) + 1]]
     assert sum(minutes) <= 180
     assert max(minutes) <= 45
+
+
+def test_the_small_preset_takes_at_most_sixteen_hours_of_a_core_and_five_seeds(tmp_path, capsys):
+    main(["all", "--list", "--preset", "small"], tmp_path)
+    rows = capsys.readouterr().out.splitlines()[1 : len(names_of("small")) + 1]
+    assert sum(float(row.split()[4]) for row in rows) <= 16 * 60
+    for part in (*SECTION5["small"], *SECTION6["small"]):
+        assert len(part.runs()) == len(part.runs(alpha=0.4)) == 5
+    assert len(tuned.SEEDS) == 5
+
+
+def test_what_a_preset_lacks_is_refused(capsys):
+    assert main(["fig1a", "--preset", "small"]) == 2
+    assert "preset small has no fig1a" in capsys.readouterr().err
+
+
+def test_tuned_methods_have_the_rates_that_their_runs_choose():
+    for preset, task in tuned.TASKS.items():
+        results = Results(preset, RESULTS)
+        for method, power in tuned.CHOSEN[task].items():
+            try:
+                assert tuned.choose(task, method, results) == power
+            except MissingRunError:
+                continue
 
 
 @pytest.mark.parametrize("name", ["fig1c", "projection"])
@@ -135,14 +162,69 @@ def test_no_run_stands_in_two_logs():
     assert len(stands) == len(Results("laptop", RESULTS))
 
 
-def test_figure_2_has_the_learning_rates_that_figure_7_found():
-    results = Results("laptop", RESULTS)
-    for task in dict.fromkeys(run.task() for run in fig7.runs("laptop")):
+@pytest.mark.parametrize("preset", ["laptop", "small"])
+def test_figure_2_has_the_learning_rates_that_figure_7_found(preset):
+    results = Results(preset, RESULTS)
+    for task in dict.fromkeys(run.task() for run in fig7.runs(preset)):
         try:
             best = fig7.choose(task, results)
         except MissingRunError:
             continue
         assert best == train.TASKS[task].rates["sgd"]
+
+
+def logged_choice(folder, task, held_out, tested):
+    """Logs runs of one seed with given accuracies, epoch by epoch, at each of Figure 7's rates."""
+    for rate, (chosen_by, found) in zip(fig7.rates(task), zip(held_out, tested, strict=True), strict=True):
+        run = fig7.candidates(task, rate)[0]
+        curves = {"validation_accuracy": chosen_by, "test_accuracy": found}
+        Log("paper", "fig7", folder).append({"config": run.numbers(), "curves": curves})
+    return Results("paper", folder)
+
+
+@pytest.mark.parametrize(("task", "counts"), [("c10-cnn1", (2, 0.5)), ("tiny-cnn", (1, 0.9))])
+def test_figure_7_chooses_and_plots_the_same_epoch(task, counts, tmp_path):
+    # The best epoch is the first of rate 1 (0.8 held out, 0.9 tested), the best last one that of rate 2.
+    held_out = [[0.1, 0.2], [0.8, 0.3], [0.4, 0.5], *[[None, 0.1]] * 7]
+    tested = [[0.1, 0.2], [0.9, 0.3], [0.4, 0.5], *[[None, 0.1]] * 7]
+    results = logged_choice(tmp_path, task, held_out, tested)
+    assert fig7.choose(task, results) == fig7.rates(task)[counts[0]]
+    assert fig7.accuracies(task, False, "test_accuracy", results)[counts[0], 0] == counts[1]
+
+
+def test_equal_rates_are_chosen_by_their_neighbours_and_not_by_order(tmp_path):
+    accuracies = [0.1, 0.5, 0.2, 0.3, 0.5, 0.4, 0.1, 0.1, 0.1, 0.1]
+    curves = [[value] for value in accuracies]
+    rates = fig7.rates("c10-cnn1")
+    for folder, expected, found in ((tmp_path / "1", 4, curves), (tmp_path / "2", 5, curves[::-1])):
+        results = logged_choice(folder, "c10-cnn1", found, found)
+        assert fig7.choose("c10-cnn1", results) == rates[expected]
+
+
+def test_rates_are_chosen_by_1000_images_or_by_several_seeds():
+    for preset in PRESETS:
+        for task in dict.fromkeys(run.task() for run in fig7.runs(preset)):
+            row = train.TASKS[task]
+            runs = fig7.candidates(task, 1.0)
+            assert len(runs) >= 3 or row.train_size - row.num_training_images(True) >= 1000
+            assert {run.config.learning_rate for run in fig7.runs(preset) if run.config.layca} >= {3**-3}
+
+
+@pytest.mark.parametrize(("task", "looks"), [("c10-cnn2", 250), ("tiny-cnn", 80), ("mnist5k-vgg", 7)])
+def test_the_papers_own_tasks_look_at_test_images_after_every_epoch(task, looks, monkeypatch):
+    run = training(task=task)
+    seen = []
+    monkeypatch.setattr(Training, "records", lambda self, data_dir, every: seen.append(every))
+    monkeypatch.setattr(Training, "summary", lambda self, records, data_dir: {})
+    run.execute(None)
+    epochs = run.config.epochs
+    assert sum(epoch in (1, epochs) or epoch % seen[0] == 0 for epoch in range(1, epochs + 1)) == looks
+
+
+def test_the_toy_of_the_papers_preset_takes_all_steps_and_looks_at_5000_images_every_epoch():
+    # Section 3: 4,000 steps; A.1: 500 epochs.
+    assert {(run.until_loss, toy.STEPS) for run in experiment("fig1a").runs("paper")} == {(0.0, 4000)}
+    assert {(run.every, run.test_images) for run in experiment("fig1b").runs("paper")} == {(1, 5000)}
 
 
 def test_the_readme_has_the_table_of_the_logs():

@@ -7,6 +7,7 @@ import optax
 import oracle
 import pytest
 
+from experiments.tuned import DECAY, adamw
 from training.optimizer import DIRECTIONS, Hyperparameters, drop_schedule, make_optimizer
 
 EPSILON = 1e-7
@@ -32,7 +33,8 @@ def keras_directions(name, gradients):
             case "adam":
                 first = 0.9 * first + 0.1 * g
                 second = 0.999 * second + 0.001 * g**2
-                step = (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + EPSILON)
+                rate = np.sqrt(1 - 0.999**t) / (1 - 0.9**t)  # Keras 2.1: `lr_t`
+                step = rate * first / (np.sqrt(second) + EPSILON)
         directions.append(step)
     return directions
 
@@ -53,8 +55,11 @@ def gradients():
     return np.random.default_rng(0).normal(size=(6, 4, 5))
 
 
+# At 1e-6 it matters where epsilon, 1e-7, is added.
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
 @pytest.mark.parametrize("name", DIRECTIONS)
-def test_alone_is_keras(name, gradients):
+def test_alone_is_keras(name, scale, gradients):
+    gradients = scale * gradients
     w = np.random.default_rng(1).normal(size=(4, 5))
     numbers = Hyperparameters(learning_rate=0.01, alpha=0.0, weight_decay=0.0)
     history = trained(
@@ -106,3 +111,21 @@ def test_drops_multiply_even_when_they_coincide():
     short = drop_schedule([8, 8], 0.2)
     assert float(short(7)) == 1
     assert float(short(8)) == pytest.approx(0.04)
+
+
+def test_adamw_decays_kernels_apart_from_its_moments(gradients):
+    rng = np.random.default_rng(1)
+    initial = {"kernel": rng.normal(size=(4, 5)), "bias": rng.normal(size=(4, 5))}
+    numbers = Hyperparameters(learning_rate=0.1, alpha=0.0, weight_decay=0.0)
+    optimizer = adamw("adam", False, numbers, {"kernel": 0, "bias": -1}, drop_schedule([3], 0.2))
+    params = jax.tree.map(jnp.float32, initial)
+    state, weights = optimizer.init(params), dict(initial)
+    for step, (g, direction) in enumerate(zip(gradients, keras_directions("adam", gradients), strict=True)):
+        both = dict.fromkeys(params, jnp.float32(g))
+        updates, state = optimizer.update(both, state, params)
+        params = optax.apply_updates(params, updates)
+        rate = 0.1 * (0.2 if step >= 3 else 1.0)
+        weights["kernel"] = weights["kernel"] * (1 - rate * DECAY) - rate * direction
+        weights["bias"] = weights["bias"] - rate * direction
+    for name, expected in weights.items():
+        np.testing.assert_allclose(params[name], expected, rtol=2e-5, atol=1e-6)

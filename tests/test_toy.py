@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from experiments import toy
 from experiments.adaptivity import variances
 from experiments.claims import clearly
 from experiments.fig1b import feedback
@@ -40,6 +41,15 @@ def backward(outputs, behind, labels, gates=None):
     return error, after
 
 
+def loss(outputs, behind, labels):
+    """Mean cross-entropy, and the accuracy."""
+    x = outputs
+    for kernel in behind:
+        x = np.maximum(x, 0) @ kernel
+    losses = np.log(np.exp(x).sum(axis=1)) - x[np.arange(IMAGES), labels]
+    return losses.mean(), np.mean(x.argmax(axis=1) == labels)
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_training_one_layer_is_gradient_descent_on_its_kernel(frozen):
     inputs, (kernel, *behind), labels = network()
@@ -61,6 +71,25 @@ def test_training_one_layer_is_gradient_descent_on_its_kernel(frozen):
     np.testing.assert_allclose(
         problem.initial - RHO * problem.gram @ gradients, inputs @ trained, rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(("until_loss", "expected"), [(0.3, range(2, 299)), (0.0, [300])])
+def test_one_layer_trains_until_its_loss_or_for_all_steps(until_loss, expected, monkeypatch):
+    monkeypatch.setattr(toy, "STEPS", 300)
+    toy.until_trained.clear_cache()
+    inputs, (kernel, *_, head), labels = network(5)
+    behind = [head]
+    trained, found = kernel.copy(), [(np.inf, 0.0)]
+    while len(found) <= 300 and (found[-1][0] > until_loss or found[-1][1] < 1):
+        before, _ = backward(inputs @ trained, behind, labels)
+        found.append(loss(inputs @ trained, behind, labels))
+        trained -= RHO * inputs.T @ before / IMAGES
+    assert len(found) - 1 in expected
+    problem = Problem(inputs @ inputs.T, inputs @ kernel, labels, behind, None)
+    problem = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype.name.replace("64", "32")), problem)
+    _, last, _, steps = toy.until_trained(problem, RHO, until_loss)
+    assert (int(steps), float(last)) == (len(found) - 1, pytest.approx(found[-1][0], rel=1e-2))
+    toy.until_trained.clear_cache()
 
 
 def test_feedback_is_the_gradient_behind_the_relu():

@@ -10,15 +10,44 @@ import optax
 
 from layca_optax import alpha_learning_rates, layca, skip_nonfinite
 
-# Directions without a learning rate. Keras' defaults where they differ from
-# optax's: epsilon 1e-7 outside of the root, accumulators that start at 0.
+EPSILON = 1e-7
+
+
+def _adagrad() -> optax.GradientTransformation:
+    """Keras' Adagrad, `g / (sqrt(sum of g^2) + epsilon)`; optax has epsilon inside the root."""
+    inner = optax.scale_by_rss(initial_accumulator_value=0.0)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        _, new = inner.update(updates, state, params)
+        squares: Any = optax.tree.get(new, "sum_of_squares")
+        return jax.tree.map(lambda g, s: g / (jnp.sqrt(s) + EPSILON), updates, squares), new
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def _adam() -> optax.GradientTransformation:
+    """Keras' Adam of 2018, which adds epsilon to the root before, not after, the correction for its bias."""
+    b1, b2 = 0.9, 0.999
+    inner = optax.scale_by_adam(b1=b1, b2=b2)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        _, new = inner.update(updates, state, params)
+        count, first, second = (optax.tree.get(new, name) for name in ("count", "mu", "nu"))
+        correction = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+        return jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + EPSILON), first, second), new
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+# Directions without a learning rate, with Keras' defaults of 2018 where they differ from optax's: epsilon
+# 1e-7 outside the root, accumulators that start at 0.
 DIRECTIONS: Mapping[str, Callable[[], optax.GradientTransformation]] = MappingProxyType(
     {
         "sgd": optax.identity,
         "momentum": lambda: optax.trace(decay=0.9),
-        "rmsprop": lambda: optax.scale_by_rms(decay=0.9, eps=1e-7, eps_in_sqrt=False),
-        "adagrad": lambda: optax.scale_by_rss(initial_accumulator_value=0.0, eps=1e-7),
-        "adam": lambda: optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7),
+        "rmsprop": lambda: optax.scale_by_rms(decay=0.9, eps=EPSILON, eps_in_sqrt=False),
+        "adagrad": _adagrad,
+        "adam": _adam,
         "sgd_amom": lambda: optax.ema(0.9, debias=False),
     }
 )

@@ -1,8 +1,6 @@
 """The file in which a prepared dataset is kept: arrays as they are, ready to be read."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 from data.catalog import check_dataset
 from data.dataset import DataError, Dataset, Scale, Source
 from data.files import reading
+from data.writing import atomic_write, reraise_os_errors
 
 
 def read(name: str, path: Path) -> Dataset:
@@ -41,28 +40,16 @@ def write(path: Path, data: Dataset) -> None:
     source: dict[str, Any] = {}
     if data.source is not None:
         source["source"] = np.array(json.dumps(data.source._asdict()))
-    try:
+    with reraise_os_errors(path, DataError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own for every process: two that prepare the same dataset must not share a file.
-        handle, part = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(
-                    file,
-                    train_images=data.train_images,
-                    train_labels=data.train_labels,
-                    test_images=data.test_images,
-                    test_labels=data.test_labels,
-                    mean=data.scale.mean,
-                    std=data.scale.std,
-                    **source,
-                )
-                file.flush()
-                os.fsync(handle)
-            os.chmod(part, 0o644)
-            os.replace(part, path)
-        except BaseException:
-            os.unlink(part)
-            raise
-    except OSError as error:
-        raise DataError(f"{path} could not be written: {error}") from error
+    with atomic_write(path, DataError) as part, part.open("wb") as file:
+        np.savez(
+            file,
+            train_images=data.train_images,
+            train_labels=data.train_labels,
+            test_images=data.test_images,
+            test_labels=data.test_labels,
+            mean=data.scale.mean,
+            std=data.scale.std,
+            **source,
+        )

@@ -1,7 +1,7 @@
 """What is known of the datasets that are not embedded: their shape, their rows of each class, their files."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -92,12 +92,18 @@ CATALOG: Mapping[str, Entry] = MappingProxyType(
 )
 
 
+def hint(name: str, choices: Iterable[str]) -> str:
+    """The end of a message about a name that is none of the choices: the nearest of them, if any is near."""
+    close = difflib.get_close_matches(name, list(choices), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
 def find_entry(name: str) -> Entry:
     """The entry of that name; raises `DataError` if there is none."""
     if name not in CATALOG:
-        close = difflib.get_close_matches(name, CATALOG, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise DataError(f"no dataset is called {name!r}; there are {', '.join(CATALOG)}.{hint}")
+        raise DataError(
+            f"no dataset is called {name!r}; there are {', '.join(CATALOG)}.{hint(name, CATALOG)}"
+        )
     return CATALOG[name]
 
 

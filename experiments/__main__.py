@@ -4,7 +4,6 @@ Does the runs that the logs lack, appends them to `results/PRESET/*.jsonl` and d
 from the logs and from nothing else.
 """
 
-import difflib
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from data import DataError
+from data.catalog import hint
+from data.writing import FileError
 from experiments.claims import row
 from experiments.cluster import JOBS, Cluster, ClusterError
 from experiments.cluster import finish as finish_by_jobs
@@ -24,7 +25,6 @@ from experiments.results import MissingRunError, Results
 from experiments.runs import Run, by_program, finish
 from training.config import UsageError
 from training.interruption import Interrupted
-from training.writing import FileError
 
 FIGURES = Path(__file__).parent / "figures"
 # In the order of `all`: what others read comes first.
@@ -175,9 +175,8 @@ def main(
     """The command line. Returns the exit code."""
     flags = tyro.cli(Flags, args=arguments, prog="python -m experiments")
     if flags.name not in (choices := [*NAMES, "all", "summary"]):
-        close = difflib.get_close_matches(flags.name, choices, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        print(f"error: NAME must be one of {', '.join(choices)}, not {flags.name!r}.{hint}", file=sys.stderr)
+        near = hint(flags.name, choices)
+        print(f"error: NAME must be one of {', '.join(choices)}, not {flags.name!r}.{near}", file=sys.stderr)
         return 2
     names = names_of(flags.preset) if flags.name == "all" else [flags.name]
     if flags.name in LEFT_OUT[flags.preset]:

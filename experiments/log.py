@@ -1,12 +1,13 @@
 """The logs of finished runs: a file of JSON lines an experiment, to which lines are only ever added."""
 
-import fcntl
 import json
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -41,8 +42,7 @@ class Log:
     def append(self, run: Mapping[str, Any]) -> None:
         """Adds one line, whole, however many processes add at once."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with FileLock(self.path.with_name(f".{self.path.stem}.lock")), self.path.open("ab+") as file:
             # A line that somebody was killed in must not swallow this one.
             end = file.seek(0, os.SEEK_END)
             if end and os.pread(file.fileno(), 1, end - 1) != b"\n":

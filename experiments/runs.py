@@ -203,6 +203,37 @@ def line(run: Run, data_dir: str | None) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Job:
+    """A run as submitit calls it. On this machine it keeps to its share of the cores and to one GPU.
+
+    Attributes:
+      run: the run.
+      data_dir: folder of datasets that are not embedded.
+      cores: those that it keeps to; none on a cluster, which sees to that.
+      gpu: the one that it keeps to, as `CUDA_VISIBLE_DEVICES` names it, if there is any.
+    """
+
+    run: Run
+    data_dir: str | None
+    cores: tuple[int, ...] = ()
+    gpu: str | None = None
+
+    def __call__(self) -> dict[str, Any]:
+        if self.cores:
+            os.sched_setaffinity(0, self.cores)  # before jax starts a thread per core
+        if self.gpu is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.gpu  # submitit hides all of them from local jobs
+        prepare_device()
+        return line(self.run, self.data_dir)
+
+    def checkpoint(self) -> Any:
+        """Returns what submitit queues after a preemption: the same run, which goes on where it was."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
 def unfinished(run: Run) -> Path:
     """The folder in which a run that takes long keeps its states until it is logged."""
     return UNFINISHED / sha256(key(run.numbers()).encode()).hexdigest()[:16]

@@ -52,8 +52,8 @@ def layer_depths(fn: Callable[..., Any], params: Any, *args: Any, rotate: Rotate
 
     Args:
       fn: the forward pass or the loss; anything that `jax.make_jaxpr` traces.
-      params: arrays or `jax.ShapeDtypeStruct`s.
-      *args: the inputs of the network and whatever else `fn` takes; arrays or `jax.ShapeDtypeStruct`s.
+      params: arrays or `jax.ShapeDtypeStruct` leaves.
+      *args: the inputs of the network and whatever else `fn` takes; arrays or `jax.ShapeDtypeStruct` leaves.
       rotate: as in `layca`.
 
     Returns:

@@ -29,7 +29,7 @@ def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: A
     """A table of the parameters: one row a leaf, with what `layca` does to it.
 
     Args:
-      params: arrays, or `jax.ShapeDtypeStruct`s (then vectors that start at zero cannot be found).
+      params: arrays, or `jax.ShapeDtypeStruct` leaves (then vectors that start at zero cannot be found).
       rotate: as in `layca`.
       learning_rate: as in `layca`; schedules are shown at step 0. Without it there is no such column.
 

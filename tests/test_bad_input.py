@@ -102,7 +102,7 @@ def refused(arguments, finished, tmp_path, monkeypatch, capsys, message, damage=
     files = lambda: {
         path: path.read_bytes()
         for path in sorted(tmp_path.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in (".lock", ".pid")
     }
     before = files()
     code = command(*(argument.format(tmp=tmp_path) for argument in arguments))

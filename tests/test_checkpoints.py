@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from data.writing import FileError
 from train import TrainState
 from training.checkpoints import Checkpoints
 from training.config import Flags, UsageError
@@ -18,7 +19,6 @@ from training.page import write_page
 from training.report import plot_rotation
 from training.run_folder import RunFolder
 from training.session import Session
-from training.writing import FileError
 
 CONFIG = Flags(epochs=10).resolved()
 
@@ -81,9 +81,8 @@ def checkpoints(path):
 
 
 def contents(path):
-    return {
-        file: file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file() and file.name != ".lock"
-    }
+    kept = [file for file in sorted(path.rglob("*")) if file.name not in (".lock", ".pid")]
+    return {file: file.read_bytes() for file in kept if file.is_file()}
 
 
 def test_the_last_three_are_kept_and_restored_bit_for_bit(run):

@@ -199,9 +199,9 @@ def test_check_fails_with_the_sentences(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["h10"], "unknown target h10: did you mean h100?"),
-        (["v5e", "v5e:4x4"], "unknown target v5e:4x4: did you mean v5e:2x2?"),
-        (["trainin"], "did you mean training?"),
+        (["h10"], "unknown target h10. Did you mean h100?"),
+        (["v5e", "v5e:4x4"], "unknown target v5e:4x4. Did you mean v5e:2x2?"),
+        (["trainin"], "Did you mean training?"),
         ([], "give --check or targets"),
         (["h100", "--check"], "give --check or targets"),
     ],

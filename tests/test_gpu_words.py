@@ -1,5 +1,6 @@
 """What a machine with a GPU is told: which precision, that it stands idle, who uses it."""
 
+import os
 import re
 import signal
 
@@ -10,7 +11,7 @@ import pytest
 from quick_runs import Quick
 
 import train
-from experiments import cluster
+from experiments import runs
 from models import pure
 from models.mlp import MLP
 from training import devices
@@ -103,22 +104,21 @@ def test_an_idle_gpu_is_not_passed_over_in_silence(gpu, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_local_jobs_take_turns_on_the_gpus(gpu, tmp_path, monkeypatch):
-    local = cluster.Cluster("local", "paper", at_once=3, jobs=tmp_path)
-    assert [share[1] for share in local.shares(5)] == ["0", "1", "0"]
+def test_local_jobs_take_turns_on_the_gpus(gpu, monkeypatch):
+    assert [gpu for _, gpu in devices.shares(3)] == ["0", "1", "0"]
     seen = {}
-    monkeypatch.setattr(cluster, "prepare_device", lambda: None)
-    monkeypatch.setattr(cluster, "line", lambda run, data_dir: seen.update(cluster.os.environ))
+    monkeypatch.setattr(runs, "prepare_device", lambda: None)
+    monkeypatch.setattr(runs, "line", lambda run, data_dir: seen.update(os.environ))
     # submitit hides all of them.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    cluster.Job(Quick("works", 0, ""), None, (), "1")()
+    runs.Job(Quick("works", 0, ""), None, (), "1")()
     assert seen["CUDA_VISIBLE_DEVICES"] == "1"
 
 
-def test_without_a_gpu_nothing_is_said_of_one(monkeypatch, tmp_path):
+def test_without_a_gpu_nothing_is_said_of_one(monkeypatch):
     monkeypatch.setattr(devices.glob, "glob", lambda pattern: [])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert {share[1] for share in cluster.Cluster("local", "laptop", jobs=tmp_path).shares(2)} == {None}
+    assert [gpu for _, gpu in devices.shares(2)] == [None, None]
 
 
 def test_a_handler_of_somebody_else_stays():

@@ -38,7 +38,7 @@ def test_the_sdist_has_what_its_tests_and_pages_need(dist):
     for folder in ("layca_optax", "models", "data", "training", "experiments", "benchmarks", "tests", "docs"):
         files = {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*") if path.is_file()}
         assert {name for name in files if "__pycache__" not in name} <= names
-    assert {"train.py", "mkdocs.yml", "README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE"} <= names
+    assert {"train.py", "docs/conf.py", "README.md", "CHANGELOG.md", "CITATION.cff", "LICENSE"} <= names
 
 
 @pytest.mark.slow

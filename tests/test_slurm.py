@@ -7,7 +7,7 @@ import pytest
 from quick_runs import Quick, command
 
 from experiments import __main__ as command_line
-from experiments import cluster
+from experiments import cluster, runs
 from experiments.log import Log, key
 
 COMMANDS = {
@@ -152,7 +152,7 @@ def test_what_slurm_refuses_is_said(tmp_path, slurm, capsys):
 
 
 def test_a_preempted_job_is_queued_again_with_its_run():
-    job = cluster.Job(Quick("works", 3, ""), "data")
+    job = runs.Job(Quick("works", 3, ""), "data")
     again = job.checkpoint()
     assert again.function == job
     assert (again.args, again.kwargs) == ((), {})

@@ -11,11 +11,11 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 import train
+from data.writing import FileError
 from training.config import Flags
 from training.run_folder import RunFolder
 from training.scalars import Scalars
 from training.session import Session
-from training.writing import FileError
 
 SHORT = ["--epochs", "2", "--batch-size", "512"]
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from data.writing import FileError, first_line, reraise_os_errors
 from training.processes import first_alone
-from training.writing import FileError, naming
 
 
 class DamagedError(Exception):
@@ -31,7 +31,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with _naming_checkpoint(folder):
+        with self._writing():
             self._manager = self._open()
 
     def epochs(self) -> Sequence[int]:
@@ -44,7 +44,7 @@ class Checkpoints:
     def save(self, epoch: int, state: Any) -> None:
         """Begins to write; a later call raises `FileError` if that fails."""
         item = {"state": state, "fingerprint": _fingerprint(state)}
-        with _naming_checkpoint(self.folder):
+        with self._writing():
             self._manager.save(epoch, args=ocp.args.StandardSave(item))
 
     def restore(self, epoch: int, like: Any) -> Any:
@@ -78,7 +78,7 @@ class Checkpoints:
         while place.exists():
             number += 1
             place = parent / f"damaged-checkpoint-{epoch}-{number}"
-        with naming(place):
+        with reraise_os_errors(place):
             first_alone(lambda: self.path(epoch).rename(place))
         self._manager = self._open()
         return place
@@ -89,7 +89,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with _naming_checkpoint(self.folder):
+        with self._writing():
             try:
                 self._manager.wait_until_finished()
             finally:
@@ -102,6 +102,10 @@ class Checkpoints:
         if str(unraisable.exc_value) != "Event loop is closed":
             self._hook(unraisable)
 
+    def _writing(self) -> AbstractContextManager[None]:
+        # orbax and tensorstore raise all kinds of exceptions.
+        return reraise_os_errors(f"a checkpoint in {self.folder}", kinds=Exception)
+
     def _open(self) -> ocp.CheckpointManager:
         # What a killed run has begun to write is removed.
         options = ocp.CheckpointManagerOptions(max_to_keep=3, create=True, cleanup_tmp_directories=True)
@@ -111,25 +115,13 @@ class Checkpoints:
 
 
 @contextmanager
-def _naming_checkpoint(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # orbax and tensorstore raise all kinds
-        raise FileError(f"a checkpoint in {folder} could not be written: {_first_line(error)}") from error
-
-
-@contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
         raise FileError(f"{path} could not be read: {error.strerror}") from error
     except Exception as error:  # all kinds again, also for files that are not there
-        raise DamagedError(_first_line(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+        raise DamagedError(first_line(error)) from error
 
 
 @jax.jit

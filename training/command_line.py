@@ -8,11 +8,11 @@ from typing import NamedTuple
 import tyro
 
 from data import DataError
+from data.writing import FileError
 from training import processes
 from training.config import Config, Flags, UsageError
 from training.interruption import Interrupted
 from training.run_folder import RunFolder, new_run_path
-from training.writing import FileError
 
 
 class Request(NamedTuple):

@@ -1,6 +1,5 @@
 """The command line's settings: what the flags mean, their defaults by task, and what is refused."""
 
-import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from data.catalog import hint
 from training.optimizer import DIRECTIONS, Hyperparameters
 from training.tasks import TASKS
 
@@ -147,6 +147,4 @@ def flag(name: str) -> str:
 def _check_choice(flag: str, value: str, choices: Iterable[str]) -> None:
     choices = list(choices)
     if value not in choices:
-        close = difflib.get_close_matches(value, choices, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise UsageError(f"{flag} must be one of {', '.join(choices)}, not {value!r}.{hint}")
+        raise UsageError(f"{flag} must be one of {', '.join(choices)}, not {value!r}.{hint(value, choices)}")

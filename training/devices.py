@@ -105,6 +105,14 @@ def visible_gpus() -> list[str]:
     return [str(number) for number, _ in enumerate(glob.glob("/dev/nvidia[0-9]*"))]
 
 
+def shares(count: int) -> list[tuple[tuple[int, ...], str | None]]:
+    """Returns cores and, if there is any, GPU for each of `count` processes that share this machine."""
+    gpus = visible_gpus() or [None]
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []  # Linux alone has it
+    mine = lambda i: tuple(cores[i % len(cores) :: count]) if cores else ()
+    return [(mine(i), gpus[i % len(gpus)]) for i in range(count)]
+
+
 def warn_of_idle_gpu() -> None:
     """Says so on standard error if training runs on the processor and the machine has an NVIDIA GPU."""
     asked_for = os.environ.get("JAX_PLATFORMS", "")

@@ -1,7 +1,8 @@
-"""The page of a run: its curves in one file that opens in any browser, also without a network."""
+"""The report of a run: its curves as an HTML page, drawn by plotly.
 
-import json
-import re
+`plotly.min.js` is written beside the page, which needs no network.
+"""
+
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -9,47 +10,162 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from plotly.colors import sample_colorscale
+from plotly.graph_objects import Figure
+from plotly.offline import get_plotlyjs
+from plotly.subplots import make_subplots
+
+from data.writing import atomic_write
 from training.config import Config, flag
 from training.records import final_accuracy
-from training.report import layer_colors, show
+from training.report import show
 from training.tasks import TASKS
-from training.writing import whole
 
-_TEMPLATE = Path(__file__).with_suffix(".html")
+# From the first layer to the last; each has a contrast of 3 or more with white and with black.
+_COLORS = ["rgb(46,125,215)", "rgb(176,80,190)", "rgb(217,98,20)"]
+_GREY, _CLEAR = "rgba(128,128,128,0.3)", "rgba(0,0,0,0)"
+_DISTANCE = "cosine distance from initialisation"
+_ANGLE = "angle of the last step (radians)"
+_STYLE = """:root { color-scheme: light dark }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: auto; padding: 16px }
+pre { white-space: pre-wrap }
+.main-svg text:not(.hoverlayer text) { fill: CanvasText !important }"""
 
 
 def write_page(config: Config, records: Sequence[Mapping[str, Any]], reason: str | None, path: Path) -> None:
-    """Writes a run's curves of loss, accuracy and rotation.
+    """Writes the report of a run of `train.py`.
 
     Args:
-      config: what the run was.
-      records: one an epoch, at least one; each one's `rotation` lists layers in forward order.
+      config: the run.
+      records: one per epoch, at least one.
       reason: why it ended before its last epoch, `None` if it did not.
-      path: an HTML file to write; it loads nothing.
+      path: as for `write_report`.
     """
     drops, factor = TASKS[config.task].schedule_with(config.layca, config.epochs)
     drops = [drop for drop in drops if 0 < drop < records[-1]["epoch"]]
-    rotation = records[-1]["rotation"]
-    colors = dict(zip(rotation, layer_colors(len(rotation)), strict=True))
-    ended = f"Ended after epoch {records[-1]['epoch']} of {config.epochs}: {reason}"
-    dashed = f" Dashed: the learning rate is multiplied by {factor:g}." if drops else ""
-    facts = [f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in _facts(config, records)]
-    text = {
-        "title": escape(config.title()),
-        "facts": "".join(facts),
-        "note": "" if reason is None else f'<p class="note">{escape(ended)}</p>',
-        "drops": dashed,
-        "colors": ", ".join(layer_colors(9)),
-        "command": f"<span>{escape(command(config)).replace(' --', '</span> <span>--')}</span>",
-        # As JSON the same; in HTML it can begin no tag.
-        "data": json.dumps({"layers": colors, "drops": drops, "records": records}).replace("<", "\\u003c"),
-        "style": _TEMPLATE.with_suffix(".css").read_text(encoding="utf-8"),
-        "script": _TEMPLATE.with_suffix(".js").read_text(encoding="utf-8"),
+    notes = [" · ".join(f"{name} {value}" for name, value in _facts(config, records))]
+    if reason is not None:
+        notes.append(f"Ended after epoch {records[-1]['epoch']} of {config.epochs}: {reason}")
+    if drops:
+        notes.append(f"Dashed lines: the learning rate is multiplied by {factor:g}.")
+    write_report(records, path, title=config.title(), notes=notes, drops=drops, command=command(config))
+
+
+def write_report(
+    records: Sequence[Mapping[str, Any]],
+    path: Path,
+    *,
+    title: str = "Layer rotation",
+    notes: Sequence[str] = (),
+    drops: Sequence[float] = (),
+    command: str = "",
+) -> None:
+    """Writes curves of rotation, losses and accuracies, of any training loop.
+
+    Args:
+      records: one per epoch or step, in order: `epoch` or `step`; any numbers whose names end in `loss` or
+        `accuracy`, `None` where there is none; and `rotation`, per layer its cosine distance from
+        initialisation or its entry of `layca_optax.rotation_report`.
+      path: the HTML file; `plotly.min.js` is written into its folder.
+      title: the heading.
+      notes: paragraphs below it.
+      drops: epochs or steps to mark by dashed lines.
+      command: how to run it again.
+
+    Raises:
+      FileError: a file cannot be written.
+    """
+    body = draw(records, drops).to_html(include_plotlyjs="directory", full_html=False)
+    paragraphs = "".join(f"<p>{escape(note)}</p>\n" for note in notes)
+    again = f"<h2>To run it again</h2>\n<pre>{escape(command)}</pre>\n" if command else ""
+    page = (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{_STYLE}\n</style>\n"
+        f"<h1>{escape(title)}</h1>\n{paragraphs}{body}\n{again}</html>\n"
+    )
+    for file, text in ((path, page), (path.with_name("plotly.min.js"), get_plotlyjs())):
+        with atomic_write(file) as part:
+            part.write_text(text, encoding="utf-8")
+
+
+def draw(records: Sequence[Mapping[str, Any]], drops: Sequence[float] = ()) -> Figure:
+    """Draws what `write_report` writes: panels below each other, with legends that toggle curves."""
+    unit = "epoch" if "epoch" in records[0] else "step"
+    x = [record[unit] for record in records]
+    rotation = [_by_measure(record.get("rotation", {})) for record in records]
+    panels = {
+        _DISTANCE: _columns([row["from_init"] for row in rotation]),
+        _ANGLE: _columns([row["last_step"] for row in rotation]),
+        "loss": _columns([_ending_in("loss", record) for record in records]),
+        "accuracy": _columns([_ending_in("accuracy", record) for record in records]),
     }
-    # All in one pass: nothing that is put in is looked at again.
-    page = re.sub(r"\{\{(\w+)\}\}", lambda place: text[place[1]], _TEMPLATE.read_text(encoding="utf-8"))
-    with whole(path) as part:
-        part.write_text(page, encoding="utf-8")
+    panels = {panel: curves for panel, curves in panels.items() if curves}
+    count = max(1, len(panels))
+    figure = make_subplots(
+        count, 1, shared_xaxes=True, vertical_spacing=0.2 / count, subplot_titles=[*panels]
+    )
+    listed: set[str] = set()
+    for row, (panel, curves) in enumerate(panels.items(), start=1):
+        start = [0] if panel == _DISTANCE and x[0] > 0 else []
+        colors = sample_colorscale(_COLORS, np.linspace(0, 1, max(2, len(curves))))
+        for (name, values), color in zip(curves.items(), colors, strict=False):
+            figure.add_scatter(
+                x=start + x,
+                y=start + values,
+                name=escape(name.removesuffix("_" + panel)),
+                line_color=color,
+                mode="lines+markers" if len(records) < 50 else "lines",
+                marker_size=4,
+                connectgaps=panel == "accuracy",  # not measured in every epoch
+                legendgroup=name,  # one click for both panels of rotation
+                legend=f"legend{row}",
+                showlegend=name not in listed,
+                hovertemplate=f"{unit} %{{x}}: %{{y:.4g}}",
+                row=row,
+                col=1,
+            )
+        listed |= curves.keys()
+        axis = next(figure.select_yaxes(row=row, col=1))
+        figure.update_layout({f"legend{row}": {"y": axis.domain[1], "yanchor": "top", "maxheight": 330}})
+        if panel == "loss" and not any(np.any(np.array(values, float) <= 0) for values in curves.values()):
+            axis.type = "log"
+    for drop in drops:
+        figure.add_vline(drop, line={"dash": "dot", "width": 1, "color": "gray"})
+    figure.update_annotations(x=0, xanchor="left")
+    figure.update_xaxes(showticklabels=True, gridcolor=_GREY, zeroline=False)
+    figure.update_xaxes(title_text=unit, row=count, col=1)
+    figure.update_yaxes(gridcolor=_GREY, zerolinecolor=_GREY)
+    return figure.update_layout(
+        height=360 * count + 60,
+        hoverlabel={"namelength": -1},  # in full
+        margin={"l": 60, "r": 10, "t": 40, "b": 50},
+        modebar={"bgcolor": _CLEAR, "color": "gray"},
+        paper_bgcolor=_CLEAR,
+        plot_bgcolor=_CLEAR,
+        template="none",
+    )
+
+
+def _by_measure(rotation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Per measure its value for every weight vector, by name."""
+    found: dict[str, dict[str, float]] = {"from_init": {}, "last_step": {}}
+    for layer, entry in rotation.items():
+        for measure, value in (entry if isinstance(entry, Mapping) else {"from_init": entry}).items():
+            for index, number in np.ndenumerate(np.asarray(value, float)):
+                name = f"{layer}[{', '.join(map(str, index))}]" if index else layer
+                found.setdefault(measure, {})[name] = number
+    return found
+
+
+def _ending_in(word: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name.endswith(word)}
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Per name its values in all rows."""
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)}
 
 
 def command(config: Config) -> str:

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from training.writing import whole
+from data.writing import atomic_write
 
 
 class Progress:
@@ -85,7 +85,7 @@ def plot_rotation(title: str, records: Sequence[Mapping[str, Any]], path: Path) 
     axis.grid(alpha=0.3)
     bar = figure.colorbar(ScalarMappable(cmap="viridis"), ax=axis, label="layer", ticks=[0, 1])
     bar.ax.set_yticklabels(["first", "last"])
-    with whole(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, dpi=130, format="png")
 
 

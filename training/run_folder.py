@@ -2,20 +2,19 @@
 
 import json
 import os
+import re
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from data import Source
-from training.config import Config, UsageError, flag
-from training.writing import FileError, naming, whole
+from filelock import FileLock, Timeout
 
-if sys.platform != "win32":
-    import fcntl
+from data import Source
+from data.writing import FileError, atomic_write, reraise_os_errors
+from training.config import Config, UsageError, flag
 
 
 class RunFolder:
@@ -35,6 +34,7 @@ class RunFolder:
         self._config = path / "config.json"
         self._metrics = path / "metrics.jsonl"
         self._lock = path / ".lock"
+        self._pid = path / ".pid"  # of the process that holds the lock
 
     def read_config(self) -> Config | None:
         """The configuration of the run in this folder, `None` if there is none.
@@ -82,8 +82,8 @@ class RunFolder:
         if not os.access(existing, os.W_OK):
             raise UsageError(f"--out {self.path}: {existing} is not writable")
         # A run that was killed as it began leaves no more than these.
-        begun = {self._lock.name, self._config.name + ".part"}
-        if not self.path.exists() or {entry.name for entry in self.path.iterdir()} <= begun:
+        begun = re.compile(r"\.lock|\.pid|config\.json.*\.part")
+        if not self.path.exists() or all(begun.fullmatch(entry.name) for entry in self.path.iterdir()):
             return
         stored = self.read_config()
         if stored is None:
@@ -112,23 +112,19 @@ class RunFolder:
         Raises:
           UsageError: another process is writing there.
         """
-        with naming(self.path):
+        with reraise_os_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        with naming(self._lock):
-            file = self._lock.open("a+")
-        with file:
-            if sys.platform != "win32":
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    file.seek(0)
-                    raise UsageError(
-                        f"--out {self.path}: another run is writing there (process {file.read().strip()})"
-                    ) from None
-            with naming(self._lock):
-                file.truncate(0)
-                file.write(f"{os.getpid()}\n")
-                file.flush()
+        with reraise_os_errors(self._lock):
+            try:
+                lock = FileLock(self._lock, thread_local=False).acquire(blocking=False)
+            except Timeout:
+                process = self._pid.read_text().strip() if self._pid.exists() else "unknown"
+                raise UsageError(
+                    f"--out {self.path}: another run is writing there (process {process})"
+                ) from None
+        with lock:
+            with reraise_os_errors(self._pid):
+                self._pid.write_text(f"{os.getpid()}\n")
             yield
 
     def prepare(self, config: Config, source: Source | None = None, *, overwrite: bool) -> None:
@@ -177,12 +173,12 @@ class RunFolder:
         return kept
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
-        with naming(self._metrics), self._metrics.open("a") as file:
+        with reraise_os_errors(self._metrics), self._metrics.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
     @staticmethod
     def _write_whole(path: Path, text: str) -> None:
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_text(text)
 
 

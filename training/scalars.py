@@ -12,7 +12,7 @@ from tensorboardX import RecordWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyrefly: ignore[missing-module-attribute]
 from tensorboardX.proto.summary_pb2 import Summary  # pyrefly: ignore[missing-module-attribute]
 
-from training.writing import naming
+from data.writing import reraise_os_errors
 
 
 class Scalars:
@@ -24,7 +24,7 @@ class Scalars:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with naming(folder):
+        with reraise_os_errors(folder):
             if folder.exists():
                 shutil.rmtree(folder)
             folder.mkdir()
@@ -37,14 +37,14 @@ class Scalars:
         """Writes epochs of which the last one has just ended; they are on the disk when this returns."""
         # Differences of time are times of training, without the pause before a run was resumed.
         ended = time.time() - sum(record["seconds"] for record in records)
-        with naming(self._folder):
+        with reraise_os_errors(self._folder):
             for record in records:
                 ended += record["seconds"]
                 self._write(_event(record, ended))
             self._file.flush()
 
     def close(self) -> None:
-        with naming(self._folder):
+        with reraise_os_errors(self._folder):
             self._file.close()
 
     def _write(self, event: Event) -> None:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from data import Source
+from data.writing import FileError
 from training.checkpoints import Checkpoints, DamagedError, OtherStateError
 from training.config import Config, UsageError
 from training.interruption import Interrupted, Interruption
@@ -17,7 +18,6 @@ from training.processes import any_process, first_alone, is_first
 from training.report import Progress, plot_rotation, rotation_table
 from training.run_folder import RunFolder
 from training.scalars import Scalars
-from training.writing import FileError
 
 
 class Session:

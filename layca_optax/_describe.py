@@ -14,11 +14,13 @@ from layca_optax._rates import check_rates, match_rates
 from layca_optax._rules import (
     Axes,
     Rotate,
+    as_array,
     check_rule,
     fewest_axes,
     is_inexact,
     vector_axes,
     vectors_shape,
+    why_not,
 )
 
 # One misspelt rate leaves every leaf of a network without one.
@@ -35,7 +37,8 @@ def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: A
 
     Returns:
       Lines of text with the columns path, shape, vectors (how many the leaf holds), rule (`rotates`,
-      `plain step`, `untouched`, or `starts at zero` for a leaf that `layca` would refuse) and rate; then the
+      `plain step`, with the reason where a leaf has enough axes to rotate, `untouched`, or `starts at zero`
+      for a leaf that `layca` would refuse) and rate; then the
       number of parameters; last, what is probably a mistake, with the near misses: that nothing rotates, a
       rate that matches no parameter, a parameter without a rate (`layca` refuses it unless `others`
       trains it), a rate of the wrong shape.
@@ -54,7 +57,7 @@ def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: A
     """
     check_rule(rotate)
     axes = vector_axes(rotate, params)
-    leaves = jax.tree.leaves(params)
+    leaves = [as_array(leaf) for leaf in jax.tree.leaves(params)]
     trains = [is_inexact(leaf) for leaf in leaves]
     rates: list[Any] = [None] * len(leaves)
     problems: list[str] = []
@@ -67,7 +70,8 @@ def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: A
     for path, leaf, ax, rate, train in zip(paths, leaves, axes, rates, trains, strict=True):
         vectors = "-" if ax is None else f"{_num_vectors(ax):,}"
         shape = " x ".join(map(str, leaf.shape)) or "scalar"
-        rows.append([path, shape, vectors, _rule(leaf, ax), _show_rate(rate, train)])
+        rule = _rule(leaf, ax, why_not(rotate, path, leaf))
+        rows.append([path, shape, vectors, rule, _show_rate(rate, train)])
     if learning_rate is None:
         rows = [row[:-1] for row in rows]
     if all(ax is None for ax in axes):
@@ -81,9 +85,11 @@ def _num_vectors(axes: Axes) -> int:
     return math.prod(vectors_shape(axes))
 
 
-def _rule(leaf: Any, axes: Axes | None) -> str:
+def _rule(leaf: Any, axes: Axes | None, reason: str | None) -> str:
+    if not is_inexact(leaf):
+        return "untouched"
     if axes is None:
-        return "plain step" if is_inexact(leaf) else "untouched"
+        return f"plain step ({reason})" if reason else "plain step"
     if not isinstance(leaf, jax.ShapeDtypeStruct):
         zeros = visible_zeros(vector_norms(jnp.asarray(leaf), axes))
         if zeros:
@@ -118,12 +124,13 @@ def _why_nothing_rotates(rotate: Rotate, paths: list[str], leaves: list[Any]) ->
     if not asked:
         return "NOTHING ROTATES: there are no floating leaves"
     nearest = sorted(asked, key=lambda pair: -pair[1].ndim)[:3]
-    return f"NOTHING ROTATES: {reason} {', '.join(_with_axes(path, leaf) for path, leaf in nearest)}"
+    return f"NOTHING ROTATES: {reason} {', '.join(_with_axes(rotate, *pair) for pair in nearest)}"
 
 
-def _with_axes(path: str, leaf: Any) -> str:
+def _with_axes(rotate: Rotate, path: str, leaf: Any) -> str:
     axes = "1 axis" if leaf.ndim == 1 else f"{leaf.ndim} axes"
-    return f"{path!r} ({axes})" if is_inexact(leaf) else f"{path!r} ({axes}, but {leaf.dtype})"
+    but = why_not(rotate, path, leaf) if is_inexact(leaf) else str(leaf.dtype)
+    return f"{path!r} ({axes}, but {but})" if but else f"{path!r} ({axes})"
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from layca_optax._norms import vector_norms, visible_zeros
+from layca_optax._norms import norms_of_leaves, refuse_zero_vectors
 from layca_optax._paths import check_same_leaves, check_state
 from layca_optax._rates import check_rates, rates_for_leaves
 from layca_optax._rules import (
@@ -91,7 +91,9 @@ def layca(
         a leaf. Prefixes are matched by path. 3^-3 = 1/27 was best in all of the paper's experiments.
       rotate: what rotates, and as how many vectors. `"layer"`: every floating leaf with two or more axes is
         one vector. `"stacked_layer"`: axis 0 enumerates layers, what remains of a leaf must have two or
-        more axes. `"neuron"`: the last axis of a leaf with two or more axes enumerates vectors. Or a function
+        more axes. `"neuron"`: the last axis of a leaf with two or more axes enumerates vectors. Under these
+        names, leaves whose last path component is `bias`, `scale` or `offset` do not rotate, nor those whose
+        vectors would have a single entry. Or a function
         `(path, leaf) -> axes` where `path` is a string such as `"layers/0/kernel"`: the tuple of axes that
         enumerate the leaf's vectors, `()` if it is one vector, `None` if it does not rotate. An entry
         `(axis, pieces)` cuts an axis into equal pieces of neighbours, which are vectors: `((1, 3),)` for
@@ -110,9 +112,10 @@ def layca(
 
     Raises:
       ValueError: at once, for an unknown `rotate` or `retraction` and for learning rates that are negative,
-        NaN or infinite; at `init`, for a rotating vector that is zero (if its value can be seen), a complex
-        leaf that would rotate, learning rates that do not match the parameters; at `update`, if `params` is
-        missing or does not match the updates or the state. Messages name the path of the leaf.
+        NaN or infinite; at `init`, for a rotating vector that is zero (if its value can be seen) or has one
+        entry, a complex or 8-bit leaf that would rotate, shapes without values, learning rates that do not
+        match the parameters; at `update`, if `params` is missing or does not match the updates or the state.
+        Messages name the path of the leaf.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -142,11 +145,8 @@ def layca(
         axes = vector_axes(rotate, params)
         count = jnp.zeros([], jnp.int32)
         rates_for_leaves(learning_rate, params, axes, _needs_rate(axes, leaves, others), count)
-        rotating = rotating_leaves(params, axes)
-        norms: dict[str, jax.Array] = {
-            name: vector_norms(jnp.asarray(leaves[i]), ax) for name, i, ax in rotating
-        }
-        _refuse_zero_vectors(norms)
+        norms = norms_of_leaves(params, axes)
+        refuse_zero_vectors(norms)
         masked = None if inner is None else optax.masked(inner, _mask_of_others(treedef, axes, leaves))
         return LaycaState(
             count=count,
@@ -199,7 +199,8 @@ def layca(
 
 
 def _plain_step(weights: jax.Array, step: jax.Array, rate: Any) -> jax.Array:
-    dtype = jnp.promote_types(weights.dtype, jnp.float32)
+    # Floats of 8 bits promote to nothing.
+    dtype = jnp.promote_types(weights.dtype, jnp.float32) if weights.dtype.itemsize > 1 else jnp.float32
     scaled = rate.astype(jnp.promote_types(rate.dtype, jnp.float32)) * step.astype(dtype)
     return jnp.where(jnp.isfinite(rate), scaled, 0).astype(weights.dtype)
 
@@ -211,15 +212,3 @@ def _needs_rate(axes: list[Axes | None], leaves: list[Any], others: Any) -> list
 def _mask_of_others(treedef: Any, axes: list[Axes | None], leaves: list[Any]) -> Any:
     mask = [ax is None and is_inexact(w) for ax, w in zip(axes, leaves, strict=True)]
     return jax.tree.unflatten(treedef, mask)
-
-
-def _refuse_zero_vectors(norms: dict[str, jax.Array]) -> None:
-    for name, norm in norms.items():
-        zeros = visible_zeros(norm)
-        if zeros:
-            which = "it is" if norm.ndim == 0 else f"{zeros} of its {norm.size} vectors are"
-            raise ValueError(
-                f"{name!r} rotates, but {which} zero, and a zero vector has no direction to turn from."
-                " Initialise it to something else, or let it train without rotating:"
-                " rotate=lambda path, leaf: None for this path."
-            )

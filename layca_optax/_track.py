@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from layca_optax._norms import vector_norms
+from layca_optax._norms import norms_of_leaves
 from layca_optax._paths import (
     check_same_leaves,
     check_state,
@@ -102,13 +102,11 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
         count = jnp.zeros([], jnp.int32)
         if not jax.tree.leaves(params):
             return TrackRotationState(count, *(jnp.zeros([]) for _ in range(4)))
-        boxes = leaf_boxes(params)
-        rotating = rotating_leaves(params, vector_axes(rotate, params))
+        boxes, axes = leaf_boxes(params), vector_axes(rotate, params)
+        norms = norms_of_leaves(params, axes)
         # Copies: parameters may be donated.
-        initial = {name: jax.tree.map(partial(jnp.array, copy=True), boxes[i]) for name, i, _ in rotating}
-        norms: dict[str, jax.Array] = {
-            name: vector_norms(unboxed(initial[name]), ax) for name, _, ax in rotating
-        }
+        copied = partial(jax.tree.map, partial(jnp.array, copy=True))
+        initial = {name: copied(boxes[i]) for name, i, _ in rotating_leaves(params, axes)}
         unmoved = lambda norm: jnp.stack(
             [jnp.zeros_like(norm), jnp.zeros_like(norm), jnp.ones_like(norm)], -1
         )

@@ -8,6 +8,7 @@ from layca_optax._alpha import alpha_learning_rates, alpha_multipliers
 from layca_optax._depth import layer_depths
 from layca_optax._describe import describe
 from layca_optax._layca import LaycaState, layca
+from layca_optax._rebase import check_state, rebase
 from layca_optax._rotation import layer_rotation
 from layca_optax._sgd_amom import sgd_amom
 from layca_optax._skip_nonfinite import SkipNonfiniteState, skip_nonfinite
@@ -21,10 +22,12 @@ __all__ = [
     "TrackRotationState",
     "alpha_learning_rates",
     "alpha_multipliers",
+    "check_state",
     "describe",
     "layca",
     "layer_depths",
     "layer_rotation",
+    "rebase",
     "rotation_report",
     "sgd_amom",
     "skip_nonfinite",

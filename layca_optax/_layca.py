@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from layca_optax._norms import norms_of_leaves, refuse_zero_vectors
-from layca_optax._paths import check_same_leaves, check_state
+from layca_optax._norms import norms_of_leaves, refuse_lost_norms, refuse_zero_vectors
+from layca_optax._paths import check_same_leaves
 from layca_optax._rates import check_rates, rates_for_leaves
 from layca_optax._rules import (
     Axes,
@@ -18,6 +18,7 @@ from layca_optax._rules import (
     vector_axes,
     vectors_shape,
 )
+from layca_optax._state import by_path, check_layers
 from layca_optax._turn import RETRACTIONS, turn
 
 
@@ -73,6 +74,10 @@ def layca(
     A vector stays exactly where it is when there is no direction to turn in: a step that is zero, parallel
     to the weights, or not finite in some entry, weights that are not finite, an initial norm of zero (or
     beyond a quarter of the largest number, where an update could overflow).
+
+    Norms are taken at `init`, and weights are drawn back to them: load weights first and then call `init`, or
+    give the state to `rebase`. A state is reset by `init` too; zeros in its place are no norms, and refused
+    where they can be seen, outside of `jit`.
 
     Arithmetic is in at least float32; the update has the parameter's dtype. On CPUs XLA takes numbers below
     the smallest normal one (1.2e-38 in float32 and bfloat16, 2.2e-308 in float64) for zeros: a step all of
@@ -167,9 +172,11 @@ def layca(
         axes = vector_axes(rotate, params)
         check_same_leaves(params, updates, "updates")
         rotating = rotating_leaves(params, axes)
-        norms = state.initial_norm if isinstance(state.initial_norm, dict) else {}
+        norms = by_path(state.initial_norm)
         shapes = {name: vectors_shape(ax) for name, _, ax in rotating}
-        check_state("layca", {name: jnp.shape(norm) for name, norm in norms.items()}, shapes)
+        check_layers("layca", {name: jnp.shape(norm) for name, norm in norms.items()}, shapes)
+        for name, i, ax in rotating:
+            refuse_lost_norms(name, norms[name], weights[i], ax)
         rates = rates_for_leaves(learning_rate, params, axes, _needs_rate(axes, weights, others), state.count)
         other_steps, others_state = steps, state.others
         if inner is not None:

@@ -57,6 +57,19 @@ def refuse_zero_vectors(norms: dict[str, jax.Array]) -> None:
         )
 
 
+def refuse_lost_norms(name: str, norm: jax.Array, weights: jax.Array, axes: Axes) -> None:
+    """Raises `ValueError` if a state can be seen to say zero of vectors that are not zero."""
+    if not visible_zeros(norm) or isinstance(weights, jax.core.Tracer):
+        return
+    now = vector_norms(jnp.asarray(weights), axes)
+    if can_be_seen(now) and np.any((np.asarray(norm) == 0) & (np.asarray(now) > 0)):
+        raise ValueError(
+            f"the state says that {name!r} had the norm 0, but the weights are not zero: it could never turn."
+            " A state is reset by optimizer.init(params), not by zeros; rebase(opt_state, params) takes the"
+            " norms of the weights as they are"
+        )
+
+
 def visible_zeros(norms: jax.Array) -> int:
     """Counts the norms that are zero, as far as their values can be seen."""
     return int(np.sum(np.asarray(norms) == 0)) if can_be_seen(norms) else 0
@@ -64,7 +77,9 @@ def visible_zeros(norms: jax.Array) -> int:
 
 def can_be_seen(x: jax.Array) -> bool:
     """Whether the values are known here: not inside `jit`, and not on other hosts."""
-    return not isinstance(x, jax.core.Tracer) and x.is_fully_addressable
+    if isinstance(x, jax.core.Tracer):
+        return False
+    return not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated
 
 
 def _which(norms: jax.Array) -> str:

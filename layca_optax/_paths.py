@@ -96,21 +96,6 @@ def refuse_twice(names: Iterable[str], message: str = "two leaves of the paramet
             raise ValueError(message.format(repr(name)))
 
 
-def check_state(owner: str, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
-    """Raises `ValueError` if the state of `owner` has not the leaves and shapes that are wanted."""
-    problems = [f"{name!r} rotates, but is not in the state" for name in wanted if name not in found]
-    problems += [f"{name!r} is in the state, but does not rotate" for name in found if name not in wanted]
-    for name in wanted.keys() & found.keys():
-        if wanted[name] != found[name]:
-            problems.append(f"at {name!r} the state has the shape {found[name]} instead of {wanted[name]}")
-    if problems:
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(
-            f"this state of {owner} was made for other parameters or by another rule:"
-            f" {'; '.join(problems[:3])}{more}"
-        )
-
-
 def _strings(keys: tuple[Any, ...]) -> Path:
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in keys)
 

@@ -205,10 +205,10 @@ def layca(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyrefly: ignore[bad-argument-type]
 
 
-def _plain_step(weights: jax.Array, step: jax.Array, rate: Any) -> jax.Array:
+def _plain_step(weights: jax.Array, step: Any, rate: Any) -> jax.Array:
     # Floats of 8 bits promote to nothing.
     dtype = jnp.promote_types(weights.dtype, jnp.float32) if weights.dtype.itemsize > 1 else jnp.float32
-    scaled = rate.astype(jnp.promote_types(rate.dtype, jnp.float32)) * step.astype(dtype)
+    scaled = rate.astype(jnp.promote_types(rate.dtype, jnp.float32)) * jnp.asarray(step).astype(dtype)
     return jnp.where(jnp.isfinite(rate), scaled, 0).astype(weights.dtype)
 
 

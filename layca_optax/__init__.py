@@ -6,6 +6,7 @@ impact on generalization, 2018 (https://arxiv.org/abs/1806.01603).
 
 from layca_optax._alpha import alpha_learning_rates, alpha_multipliers
 from layca_optax._depth import layer_depths
+from layca_optax._descent import check_descent
 from layca_optax._describe import describe
 from layca_optax._layca import LaycaState, layca
 from layca_optax._rebase import check_state, rebase
@@ -22,6 +23,7 @@ __all__ = [
     "TrackRotationState",
     "alpha_learning_rates",
     "alpha_multipliers",
+    "check_descent",
     "check_state",
     "describe",
     "layca",

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from layca_optax._descent import uphill
 from layca_optax._norms import vector_norms, visible_zeros
 from layca_optax._paths import join, leaf_paths
 from layca_optax._rates import check_rates, match_rates
@@ -27,13 +28,21 @@ from layca_optax._rules import (
 _MOST_PROBLEMS = 6
 
 
-def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: Any = None) -> str:
-    """A table of the parameters: one row a leaf, with what `layca` does to it.
+def describe(
+    params: optax.Params,
+    *,
+    rotate: Rotate = "layer",
+    learning_rate: Any = None,
+    optimizer: optax.GradientTransformation | None = None,
+) -> str:
+    """A table of the parameters: one row per leaf, with what `layca` does to it.
 
     Args:
       params: arrays, or `jax.ShapeDtypeStruct`s (then vectors that start at zero cannot be found).
       rotate: as in `layca`.
       learning_rate: as in `layca`; schedules are shown at step 0. Without it there is no such column.
+      optimizer: the whole optimizer; takes a step with it, in a random direction, to see whether it would
+        climb the loss, as `check_descent` does.
 
     Returns:
       Lines of text with the columns path, shape, vectors (how many the leaf holds), rule (`rotates`,
@@ -41,7 +50,7 @@ def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: A
       for a leaf that `layca` would refuse) and rate; then the
       number of parameters; last, what is probably a mistake, with the near misses: that nothing rotates, a
       rate that matches no parameter, a parameter without a rate (`layca` refuses it unless `others`
-      trains it), a rate of the wrong shape.
+      trains it), a rate of the wrong shape, an optimizer that climbs the loss.
 
     Raises:
       ValueError: as `layca` does for unknown rules and for rates that are negative, NaN or infinite.
@@ -76,6 +85,8 @@ def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: A
         rows = [row[:-1] for row in rows]
     if all(ax is None for ax in axes):
         problems.insert(0, _why_nothing_rotates(rotate, paths, leaves))
+    if optimizer is not None:
+        problems += _wrong_direction(optimizer, params)
     if len(problems) > _MOST_PROBLEMS:
         problems[_MOST_PROBLEMS:] = [f"and {len(problems) - _MOST_PROBLEMS:,} more like the last"]
     return "\n".join([*_aligned(rows), _summary(leaves, axes), *(f"! {problem}" for problem in problems)])
@@ -112,6 +123,21 @@ def _summary(leaves: list[Any], axes: list[Axes | None]) -> str:
     entries = sum(int(np.prod(leaf.shape)) for leaf, _ in rotating)
     vectors = sum(_num_vectors(ax) for leaf, ax in rotating)
     return f"{total:,} parameters, {entries:,} of them rotate in {vectors:,} vector{'s' * (vectors != 1)}"
+
+
+def _wrong_direction(optimizer: optax.GradientTransformation, params: Any) -> list[str]:
+    """What a step in a random direction shows: the sign of updates depends on neither weights nor loss."""
+    leaves, treedef = jax.tree.flatten(params)
+    # No seed that weights were drawn with: a step parallel to them turns nothing.
+    random = np.random.default_rng(180601603)
+    draw = lambda x: jnp.asarray(random.normal(size=x.shape) * is_inexact(x)).astype(x.dtype)
+    weights = [draw(x) if isinstance(x, jax.ShapeDtypeStruct) else x for x in leaves]
+    gradients = [draw(as_array(x)) for x in leaves]
+    try:
+        problem = uphill(optimizer, treedef.unflatten(weights), treedef.unflatten(gradients))
+    except ValueError as error:
+        problem = str(error)
+    return [problem] if problem else []
 
 
 def _why_nothing_rotates(rotate: Rotate, paths: list[str], leaves: list[Any]) -> str:

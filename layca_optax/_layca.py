@@ -58,6 +58,7 @@ def layca(
 
     Mind the sign: a finished optimizer (`optax.adam`, `optax.sgd`) has turned the gradient's sign already.
     Behind one, `flip_sign=True` climbs the loss; behind `optax.scale_by_*`, `flip_sign=False` does.
+    `check_descent(optimizer, params, gradients)` raises an error then; call it once.
 
     For a weight vector :math:`w` of initial norm :math:`n_0`, a proposed step :math:`s` (the incoming
     update, its sign turned if `flip_sign`) and learning rate :math:`\rho`

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -13,17 +13,18 @@ import optax
 Path = tuple[str, ...]
 
 
-def leaf_paths(tree: Any) -> list[Path]:
-    """The path of every leaf, in the order of `jax.tree.leaves(tree)`.
+def leaf_paths(tree: Any, is_leaf: Callable[[Any], bool] = lambda node: False) -> list[Path]:
+    """The path of every leaf, in the order of `jax.tree.leaves(tree, is_leaf)`.
 
     A Flax variable is a node with one child, `value`; it is no level of the
     model, so it is no part of the path: a `State` of `Param`s and the dictionary
     of its arrays have the same paths.
     """
     paths = []
-    for keys, node in jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_flax_variable):
+    stop = lambda node: is_flax_variable(node) or is_leaf(node)
+    for keys, node in jax.tree_util.tree_leaves_with_path(tree, is_leaf=stop):
         path = _strings(keys)
-        if not _is_flax_variable(node):
+        if not is_flax_variable(node):
             paths.append(path)
             continue
         for inner, _ in jax.tree_util.tree_leaves_with_path(node):
@@ -35,7 +36,7 @@ def leaf_paths(tree: Any) -> list[Path]:
 def leaf_boxes(tree: Any) -> list[Any]:
     """Every leaf, in its Flax variable if it is alone in one: that says how the leaf is sharded."""
     boxes = []
-    for node in jax.tree.leaves(tree, is_leaf=_is_flax_variable):
+    for node in jax.tree.leaves(tree, is_leaf=is_flax_variable):
         inner = jax.tree.leaves(node)
         boxes += [node] if len(inner) == 1 else inner
     return boxes
@@ -104,7 +105,7 @@ def _is_hole(node: Any) -> bool:
     return node is None or isinstance(node, optax.MaskedNode)
 
 
-def _is_flax_variable(node: Any) -> bool:
+def is_flax_variable(node: Any) -> bool:
     # By name, because this library does not import flax: `nnx.Variable`, and
     # the boxes of Linen (`nn.Partitioned`), which are `AxisMetadata`.
     return any(

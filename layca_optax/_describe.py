@@ -8,37 +8,49 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from layca_optax._descent import uphill
 from layca_optax._norms import vector_norms, visible_zeros
 from layca_optax._paths import join, leaf_paths
 from layca_optax._rates import check_rates, match_rates
 from layca_optax._rules import (
     Axes,
     Rotate,
+    as_array,
     check_rule,
     fewest_axes,
     is_inexact,
     vector_axes,
     vectors_shape,
+    why_not,
 )
 
 # One misspelt rate leaves every leaf of a network without one.
 _MOST_PROBLEMS = 6
 
 
-def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: Any = None) -> str:
-    """A table of the parameters: one row a leaf, with what `layca` does to it.
+def describe(
+    params: optax.Params,
+    *,
+    rotate: Rotate = "layer",
+    learning_rate: Any = None,
+    optimizer: optax.GradientTransformation | None = None,
+) -> str:
+    """A table of the parameters: one row per leaf, with what `layca` does to it.
 
     Args:
       params: arrays, or `jax.ShapeDtypeStruct` leaves (then vectors that start at zero cannot be found).
       rotate: as in `layca`.
       learning_rate: as in `layca`; schedules are shown at step 0. Without it there is no such column.
+      optimizer: the whole optimizer; takes a step with it, in a random direction, to see whether it would
+        climb the loss, as `check_descent` does.
 
     Returns:
       Lines of text with the columns path, shape, vectors (how many the leaf holds), rule (`rotates`,
-      `plain step`, `untouched`, or `starts at zero` for a leaf that `layca` would refuse) and rate; then the
+      `plain step`, with the reason where a leaf has enough axes to rotate, `untouched`, or `starts at zero`
+      for a leaf that `layca` would refuse) and rate; then the
       number of parameters; last, what is probably a mistake, with the near misses: that nothing rotates, a
       rate that matches no parameter, a parameter without a rate (`layca` refuses it unless `others`
-      trains it), a rate of the wrong shape.
+      trains it), a rate of the wrong shape, an optimizer that climbs the loss.
 
     Raises:
       ValueError: as `layca` does for unknown rules and for rates that are negative, NaN or infinite.
@@ -54,7 +66,7 @@ def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: A
     """
     check_rule(rotate)
     axes = vector_axes(rotate, params)
-    leaves = jax.tree.leaves(params)
+    leaves = [as_array(leaf) for leaf in jax.tree.leaves(params)]
     trains = [is_inexact(leaf) for leaf in leaves]
     rates: list[Any] = [None] * len(leaves)
     problems: list[str] = []
@@ -67,11 +79,14 @@ def describe(params: optax.Params, *, rotate: Rotate = "layer", learning_rate: A
     for path, leaf, ax, rate, train in zip(paths, leaves, axes, rates, trains, strict=True):
         vectors = "-" if ax is None else f"{_num_vectors(ax):,}"
         shape = " x ".join(map(str, leaf.shape)) or "scalar"
-        rows.append([path, shape, vectors, _rule(leaf, ax), _show_rate(rate, train)])
+        rule = _rule(leaf, ax, why_not(rotate, path, leaf))
+        rows.append([path, shape, vectors, rule, _show_rate(rate, train)])
     if learning_rate is None:
         rows = [row[:-1] for row in rows]
     if all(ax is None for ax in axes):
         problems.insert(0, _why_nothing_rotates(rotate, paths, leaves))
+    if optimizer is not None:
+        problems += _wrong_direction(optimizer, params)
     if len(problems) > _MOST_PROBLEMS:
         problems[_MOST_PROBLEMS:] = [f"and {len(problems) - _MOST_PROBLEMS:,} more like the last"]
     return "\n".join([*_aligned(rows), _summary(leaves, axes), *(f"! {problem}" for problem in problems)])
@@ -81,9 +96,11 @@ def _num_vectors(axes: Axes) -> int:
     return math.prod(vectors_shape(axes))
 
 
-def _rule(leaf: Any, axes: Axes | None) -> str:
+def _rule(leaf: Any, axes: Axes | None, reason: str | None) -> str:
+    if not is_inexact(leaf):
+        return "untouched"
     if axes is None:
-        return "plain step" if is_inexact(leaf) else "untouched"
+        return f"plain step ({reason})" if reason else "plain step"
     if not isinstance(leaf, jax.ShapeDtypeStruct):
         zeros = visible_zeros(vector_norms(jnp.asarray(leaf), axes))
         if zeros:
@@ -108,6 +125,21 @@ def _summary(leaves: list[Any], axes: list[Axes | None]) -> str:
     return f"{total:,} parameters, {entries:,} of them rotate in {vectors:,} vector{'s' * (vectors != 1)}"
 
 
+def _wrong_direction(optimizer: optax.GradientTransformation, params: Any) -> list[str]:
+    """What a step in a random direction shows: the sign of updates depends on neither weights nor loss."""
+    leaves, treedef = jax.tree.flatten(params)
+    # No seed that weights were drawn with: a step parallel to them turns nothing.
+    random = np.random.default_rng(180601603)
+    draw = lambda x: jnp.asarray(random.normal(size=x.shape) * is_inexact(x)).astype(x.dtype)
+    weights = [draw(x) if isinstance(x, jax.ShapeDtypeStruct) else x for x in leaves]
+    gradients = [draw(as_array(x)) for x in leaves]
+    try:
+        problem = uphill(optimizer, treedef.unflatten(weights), treedef.unflatten(gradients))
+    except ValueError as error:
+        problem = str(error)
+    return [problem] if problem else []
+
+
 def _why_nothing_rotates(rotate: Rotate, paths: list[str], leaves: list[Any]) -> str:
     if isinstance(rotate, str):
         reason = f"{rotate!r} wants floating leaves with {fewest_axes(rotate)} or more axes; the nearest are"
@@ -118,12 +150,13 @@ def _why_nothing_rotates(rotate: Rotate, paths: list[str], leaves: list[Any]) ->
     if not asked:
         return "NOTHING ROTATES: there are no floating leaves"
     nearest = sorted(asked, key=lambda pair: -pair[1].ndim)[:3]
-    return f"NOTHING ROTATES: {reason} {', '.join(_with_axes(path, leaf) for path, leaf in nearest)}"
+    return f"NOTHING ROTATES: {reason} {', '.join(_with_axes(rotate, *pair) for pair in nearest)}"
 
 
-def _with_axes(path: str, leaf: Any) -> str:
+def _with_axes(rotate: Rotate, path: str, leaf: Any) -> str:
     axes = "1 axis" if leaf.ndim == 1 else f"{leaf.ndim} axes"
-    return f"{path!r} ({axes})" if is_inexact(leaf) else f"{path!r} ({axes}, but {leaf.dtype})"
+    but = why_not(rotate, path, leaf) if is_inexact(leaf) else str(leaf.dtype)
+    return f"{path!r} ({axes}, but {but})" if but else f"{path!r} ({axes})"
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from layca_optax._norms import vector_norms, visible_zeros
-from layca_optax._paths import check_same_leaves, check_state
+from layca_optax._norms import norms_of_leaves, refuse_lost_norms, refuse_zero_vectors
+from layca_optax._paths import check_same_leaves
 from layca_optax._rates import check_rates, rates_for_leaves
 from layca_optax._rules import (
     Axes,
@@ -19,6 +19,7 @@ from layca_optax._rules import (
     vectors_shape,
 )
 from layca_optax._small_leaves import for_each_leaf
+from layca_optax._state import by_path, check_layers
 from layca_optax._turn import RETRACTIONS, turn
 
 
@@ -58,6 +59,7 @@ def layca(
 
     Mind the sign: a finished optimizer (`optax.adam`, `optax.sgd`) has turned the gradient's sign already.
     Behind one, `flip_sign=True` climbs the loss; behind `optax.scale_by_*`, `flip_sign=False` does.
+    `check_descent(optimizer, params, gradients)` raises an error then; call it once.
 
     For a weight vector :math:`w` of initial norm :math:`n_0`, a proposed step :math:`s` (the incoming
     update, its sign turned if `flip_sign`) and learning rate :math:`\rho`
@@ -74,6 +76,10 @@ def layca(
     A vector stays exactly where it is when there is no direction to turn in: a step that is zero, parallel
     to the weights, or not finite in some entry, weights that are not finite, an initial norm of zero (or
     beyond a quarter of the largest number, where an update could overflow).
+
+    Norms are taken at `init`, and weights are drawn back to them: load weights first and then call `init`, or
+    give the state to `rebase`. A state is reset by `init` too; zeros in its place are no norms, and refused
+    where they can be seen, outside of `jit`.
 
     Arithmetic is in at least float32; the update has the parameter's dtype. On CPUs XLA takes numbers below
     the smallest normal one (1.2e-38 in float32 and bfloat16, 2.2e-308 in float64) for zeros: a step all of
@@ -92,7 +98,9 @@ def layca(
         a leaf. Prefixes are matched by path. 3^-3 = 1/27 was best in all of the paper's experiments.
       rotate: what rotates, and as how many vectors. `"layer"`: every floating leaf with two or more axes is
         one vector. `"stacked_layer"`: axis 0 enumerates layers, what remains of a leaf must have two or
-        more axes. `"neuron"`: the last axis of a leaf with two or more axes enumerates vectors. Or a function
+        more axes. `"neuron"`: the last axis of a leaf with two or more axes enumerates vectors. Under these
+        names, leaves whose last path component is `bias`, `scale` or `offset` do not rotate, nor those whose
+        vectors would have a single entry. Or a function
         `(path, leaf) -> axes` where `path` is a string such as `"layers/0/kernel"`: the tuple of axes that
         enumerate the leaf's vectors, `()` if it is one vector, `None` if it does not rotate. An entry
         `(axis, pieces)` cuts an axis into equal pieces of neighbours, which are vectors: `((1, 3),)` for
@@ -111,9 +119,10 @@ def layca(
 
     Raises:
       ValueError: at once, for an unknown `rotate` or `retraction` and for learning rates that are negative,
-        NaN or infinite; at `init`, for a rotating vector that is zero (if its value can be seen), a complex
-        leaf that would rotate, learning rates that do not match the parameters; at `update`, if `params` is
-        missing or does not match the updates or the state. Messages name the path of the leaf.
+        NaN or infinite; at `init`, for a rotating vector that is zero (if its value can be seen) or has one
+        entry, a complex or 8-bit leaf that would rotate, shapes without values, learning rates that do not
+        match the parameters; at `update`, if `params` is missing or does not match the updates or the state.
+        Messages name the path of the leaf.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -146,11 +155,8 @@ def layca(
         axes = vector_axes(rotate, params)
         count = jnp.zeros([], jnp.int32)
         rates_for_leaves(learning_rate, params, axes, _needs_rate(axes, leaves, others), count)
-        rotating = rotating_leaves(params, axes)
-        norms: dict[str, jax.Array] = {
-            name: vector_norms(jnp.asarray(leaves[i]), ax) for name, i, ax in rotating
-        }
-        _refuse_zero_vectors(norms)
+        norms = norms_of_leaves(params, axes)
+        refuse_zero_vectors(norms)
         masked = None if inner is None else optax.masked(inner, _mask_of_others(treedef, axes, leaves))
         return LaycaState(
             count=count,
@@ -171,9 +177,11 @@ def layca(
         axes = vector_axes(rotate, params)
         check_same_leaves(params, updates, "updates")
         rotating = rotating_leaves(params, axes)
-        norms = state.initial_norm if isinstance(state.initial_norm, dict) else {}
+        norms = by_path(state.initial_norm)
         shapes = {name: vectors_shape(ax) for name, _, ax in rotating}
-        check_state("layca", {name: jnp.shape(norm) for name, norm in norms.items()}, shapes)
+        check_layers("layca", {name: jnp.shape(norm) for name, norm in norms.items()}, shapes)
+        for name, i, ax in rotating:
+            refuse_lost_norms(name, norms[name], weights[i], ax)
         rates = rates_for_leaves(learning_rate, params, axes, _needs_rate(axes, weights, others), state.count)
         other_steps, others_state = steps, state.others
         if inner is not None:
@@ -206,9 +214,10 @@ def layca(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyrefly: ignore[bad-argument-type]
 
 
-def _plain_step(weights: jax.Array, step: jax.Array, rate: Any) -> jax.Array:
-    dtype = jnp.promote_types(weights.dtype, jnp.float32)
-    scaled = rate.astype(jnp.promote_types(rate.dtype, jnp.float32)) * step.astype(dtype)
+def _plain_step(weights: jax.Array, step: Any, rate: Any) -> jax.Array:
+    # Floats of 8 bits promote to nothing.
+    dtype = jnp.promote_types(weights.dtype, jnp.float32) if weights.dtype.itemsize > 1 else jnp.float32
+    scaled = rate.astype(jnp.promote_types(rate.dtype, jnp.float32)) * jnp.asarray(step).astype(dtype)
     return jnp.where(jnp.isfinite(rate), scaled, 0).astype(weights.dtype)
 
 
@@ -219,15 +228,3 @@ def _needs_rate(axes: list[Axes | None], leaves: list[Any], others: Any) -> list
 def _mask_of_others(treedef: Any, axes: list[Axes | None], leaves: list[Any]) -> Any:
     mask = [ax is None and is_inexact(w) for ax, w in zip(axes, leaves, strict=True)]
     return jax.tree.unflatten(treedef, mask)
-
-
-def _refuse_zero_vectors(norms: dict[str, jax.Array]) -> None:
-    for name, norm in norms.items():
-        zeros = visible_zeros(norm)
-        if zeros:
-            which = "it is" if norm.ndim == 0 else f"{zeros} of its {norm.size} vectors are"
-            raise ValueError(
-                f"{name!r} rotates, but {which} zero, and a zero vector has no direction to turn from."
-                " Initialise it to something else, or let it train without rotating:"
-                " rotate=lambda path, leaf: None for this path."
-            )

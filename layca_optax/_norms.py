@@ -1,13 +1,14 @@
 """Norms of weight vectors."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from layca_optax._floats import moderating_scale
-from layca_optax._rules import Axes, as_vectors
+from layca_optax._rules import Axes, as_vectors, rotating_leaves
 from layca_optax._vectors import inner_axes, per_vector
 
 
@@ -20,7 +21,68 @@ def vector_norms(leaf: jax.Array, axes: Axes) -> jax.Array:
     return jnp.sqrt(jnp.sum((x * per_vector(scale, x, plain)) ** 2, axis=inner)) / scale
 
 
+def norms_of_leaves(params: Any, axes: list[Axes | None]) -> dict[str, jax.Array]:
+    """The norms of all vectors that rotate, by the path of their leaf.
+
+    Raises:
+      ValueError: leaves that have shapes and no values.
+    """
+    leaves = jax.tree.leaves(params)
+    rotating = rotating_leaves(params, axes)
+    for name, i, _ in rotating:
+        if isinstance(leaves[i], jax.ShapeDtypeStruct):
+            raise ValueError(
+                f"{name!r} is a ShapeDtypeStruct, and the norms of the weights need their values."
+                " The shapes of the state are jax.eval_shape(optimizer.init, params)."
+            )
+    return {name: vector_norms(jnp.asarray(leaves[i]), ax) for name, i, ax in rotating}
+
+
+def refuse_zero_vectors(norms: dict[str, jax.Array]) -> None:
+    """Raises `ValueError` if a norm can be seen to be zero."""
+    for name, norm in norms.items():
+        zeros = visible_zeros(norm)
+        if not zeros:
+            continue
+        if norm.ndim == 0:
+            raise ValueError(
+                f"{name!r} rotates, but it is zero, and a zero vector has no direction to turn from."
+                " Initialise it to something else, or let it train without rotating:"
+                " rotate=lambda path, leaf: None for this path."
+            )
+        raise ValueError(
+            f"{zeros:,} of the {norm.size:,} vectors of {name!r} are zero, {_which(norm)}, and a zero vector"
+            " has no direction to turn from. Initialise them like the others; where they are padding, mask it"
+            " in the model. Or rotate the leaf as one vector: rotate=lambda path, leaf: () for this path."
+        )
+
+
+def refuse_lost_norms(name: str, norm: jax.Array, weights: jax.Array, axes: Axes) -> None:
+    """Raises `ValueError` if a state can be seen to say zero of vectors that are not zero."""
+    if not visible_zeros(norm) or isinstance(weights, jax.core.Tracer):
+        return
+    now = vector_norms(jnp.asarray(weights), axes)
+    if can_be_seen(now) and np.any((np.asarray(norm) == 0) & (np.asarray(now) > 0)):
+        raise ValueError(
+            f"the state says that {name!r} had the norm 0, but the weights are not zero: it could never turn."
+            " A state is reset by optimizer.init(params), not by zeros; rebase(opt_state, params) takes the"
+            " norms of the weights as they are"
+        )
+
+
 def visible_zeros(norms: jax.Array) -> int:
     """Counts the norms that are zero, as far as their values can be seen."""
-    seen = not isinstance(norms, jax.core.Tracer) and norms.is_fully_addressable
-    return int(np.sum(np.asarray(norms) == 0)) if seen else 0
+    return int(np.sum(np.asarray(norms) == 0)) if can_be_seen(norms) else 0
+
+
+def can_be_seen(x: jax.Array) -> bool:
+    """Whether the values are known here: not inside `jit`, and not on other hosts."""
+    if isinstance(x, jax.core.Tracer):
+        return False
+    return not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated
+
+
+def _which(norms: jax.Array) -> str:
+    indices = [tuple(map(int, index)) for index in np.argwhere(np.asarray(norms) == 0)]
+    shown = ", ".join(str(index[0] if len(index) == 1 else index) for index in indices[:5])
+    return f"those at {shown}{', …' if len(indices) > 5 else ''}"

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -13,17 +13,18 @@ import optax
 Path = tuple[str, ...]
 
 
-def leaf_paths(tree: Any) -> list[Path]:
-    """The path of every leaf, in the order of `jax.tree.leaves(tree)`.
+def leaf_paths(tree: Any, is_leaf: Callable[[Any], bool] = lambda node: False) -> list[Path]:
+    """The path of every leaf, in the order of `jax.tree.leaves(tree, is_leaf)`.
 
     A Flax variable is a node with one child, `value`; it is no level of the
     model, so it is no part of the path: a `State` of `Param`s and the dictionary
     of its arrays have the same paths.
     """
     paths = []
-    for keys, node in jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_flax_variable):
+    stop = lambda node: is_flax_variable(node) or is_leaf(node)
+    for keys, node in jax.tree_util.tree_leaves_with_path(tree, is_leaf=stop):
         path = _strings(keys)
-        if not _is_flax_variable(node):
+        if not is_flax_variable(node):
             paths.append(path)
             continue
         for inner, _ in jax.tree_util.tree_leaves_with_path(node):
@@ -35,7 +36,7 @@ def leaf_paths(tree: Any) -> list[Path]:
 def leaf_boxes(tree: Any) -> list[Any]:
     """Every leaf, in its Flax variable if it is alone in one: that says how the leaf is sharded."""
     boxes = []
-    for node in jax.tree.leaves(tree, is_leaf=_is_flax_variable):
+    for node in jax.tree.leaves(tree, is_leaf=is_flax_variable):
         inner = jax.tree.leaves(node)
         boxes += [node] if len(inner) == 1 else inner
     return boxes
@@ -96,21 +97,6 @@ def refuse_twice(names: Iterable[str], message: str = "two leaves of the paramet
             raise ValueError(message.format(repr(name)))
 
 
-def check_state(owner: str, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
-    """Raises `ValueError` if the state of `owner` has not the leaves and shapes that are wanted."""
-    problems = [f"{name!r} rotates, but is not in the state" for name in wanted if name not in found]
-    problems += [f"{name!r} is in the state, but does not rotate" for name in found if name not in wanted]
-    for name in wanted.keys() & found.keys():
-        if wanted[name] != found[name]:
-            problems.append(f"at {name!r} the state has the shape {found[name]} instead of {wanted[name]}")
-    if problems:
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(
-            f"this state of {owner} was made for other parameters or by another rule:"
-            f" {'; '.join(problems[:3])}{more}"
-        )
-
-
 def _strings(keys: tuple[Any, ...]) -> Path:
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in keys)
 
@@ -119,7 +105,7 @@ def _is_hole(node: Any) -> bool:
     return node is None or isinstance(node, optax.MaskedNode)
 
 
-def _is_flax_variable(node: Any) -> bool:
+def is_flax_variable(node: Any) -> bool:
     # By name, because this library does not import flax: `nnx.Variable`, and
     # the boxes of Linen (`nn.Partitioned`), which are `AxisMetadata`.
     return any(

@@ -1,5 +1,6 @@
 """Learning rates: one number or schedule, or a tree prefix of them, given to every leaf by its path."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -7,26 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from layca_optax._paths import Path, hole_paths, join, leaf_paths, nearest, starts_with
+from layca_optax._paths import Path, hole_paths, is_flax_variable, join, leaf_paths, nearest, starts_with
 from layca_optax._rules import Axes, vectors_shape
 
 
 def check_rates(learning_rate: Any) -> None:
     """Raises `ValueError` for a rate that is no number or schedule, or is negative, NaN or infinite."""
     for path, rate in _by_path(learning_rate).items():
-        where = f"learning_rate at {join(path)!r}" if path else "learning_rate"
-        if callable(rate) or isinstance(rate, jax.core.Tracer):
-            continue
-        if isinstance(rate, jax.Array) and not rate.is_fully_addressable:
-            continue
-        try:
-            value = np.asarray(rate).astype(np.float64, casting="same_kind")
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"{where} is {rate!r}; it must be a number, an array or a schedule (count -> rate)"
-            ) from None
-        if not np.all(np.isfinite(value) & (value >= 0)):
-            raise ValueError(f"{where} is {rate!r}; a learning rate must be finite and not negative")
+        _check_rate(path, rate)
 
 
 def rates_for_leaves(
@@ -59,10 +48,12 @@ def match_rates(
     count: jax.Array,
 ) -> tuple[list[Any], list[str]]:
     """As `rates_for_leaves`, with what it would raise as a list of sentences; such leaves get `None`."""
-    rates = _by_path(learning_rate)
     paths = leaf_paths(params)
     if not paths:
         return [], []
+    rates = _by_path(learning_rate, [*paths, *hole_paths(params)])
+    for path, rate in rates.items():
+        _check_rate(path, rate)
     prefixes = [next((path[:n] for n in range(len(path) + 1) if path[:n] in rates), None) for path in paths]
     holes = hole_paths(params)
     problems = []
@@ -73,7 +64,8 @@ def match_rates(
                 f"learning_rate has a rate at {join(path)!r}, but the parameters have nothing there;"
                 f" the nearest parameters are {nearest(path, paths)}"
             )
-    values = {path: rate(count) if callable(rate) else rate for path, rate in rates.items()}
+    used = {prefix for prefix, want in zip(prefixes, wanted, strict=True) if want and prefix is not None}
+    values = {path: rates[path](count) if callable(rates[path]) else rates[path] for path in used}
     result: list[Any] = []
     for path, prefix, ax, want in zip(paths, prefixes, axes, wanted, strict=True):
         result.append(None)
@@ -86,6 +78,9 @@ def match_rates(
             )
             continue
         rate = jnp.asarray(values[prefix])
+        if not jnp.issubdtype(rate.dtype, jnp.inexact):
+            # The sign of an unsigned integer cannot be turned.
+            rate = rate.astype(jnp.result_type(float))
         vectors = vectors_shape(ax or ())
         if rate.shape in ((), vectors):
             result[-1] = rate
@@ -97,5 +92,44 @@ def match_rates(
     return result, problems
 
 
-def _by_path(learning_rate: Any) -> dict[Path, Any]:
-    return dict(zip(leaf_paths(learning_rate), jax.tree.leaves(learning_rate), strict=True))
+def _by_path(learning_rate: Any, known: Sequence[Path] = (), at: Path = ()) -> dict[Path, Any]:
+    """Numbers and schedules by path.
+
+    Schedules may be trees themselves (`jax.tree_util.Partial`, modules with a `__call__`), and so may what is
+    no schedule but a tree of rates like the parameters, in Equinox. The parts of the latter are all on paths
+    that are `known`.
+    """
+    # Flax variables pass calls on to their values.
+    may_be_schedule = lambda node: callable(node) and not is_flax_variable(node)
+    if may_be_schedule(learning_rate) and not _holds_rates(learning_rate, known, at):
+        return {at: learning_rate}
+    stop = lambda node: may_be_schedule(node) and node is not learning_rate
+    result: dict[Path, Any] = {}
+    nodes = jax.tree.leaves(learning_rate, is_leaf=stop)
+    for path, node in zip(leaf_paths(learning_rate, is_leaf=stop), nodes, strict=True):
+        result |= _by_path(node, known, at + path) if may_be_schedule(node) else {at + path: node}
+    return result
+
+
+def _holds_rates(node: Any, known: Sequence[Path], at: Path) -> bool:
+    if isinstance(node, jax.tree_util.Partial):
+        return False
+    below = {path[: len(at) + 1] for path in known if len(path) > len(at)}
+    inner = [at + path[:1] for path in leaf_paths(node) if path]
+    return bool(inner) and below.issuperset(inner)
+
+
+def _check_rate(path: Path, rate: Any) -> None:
+    where = f"learning_rate at {join(path)!r}" if path else "learning_rate"
+    if callable(rate) or isinstance(rate, jax.core.Tracer):
+        return
+    if isinstance(rate, jax.Array) and not rate.is_fully_addressable:
+        return
+    try:
+        value = np.asarray(rate).astype(np.float64, casting="same_kind")
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{where} is {rate!r}; it must be a number, an array or a schedule (count -> rate)"
+        ) from None
+    if not np.all(np.isfinite(value) & (value >= 0)):
+        raise ValueError(f"{where} is {rate!r}; a learning rate must be finite and not negative")

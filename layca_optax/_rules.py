@@ -1,6 +1,7 @@
 """Which leaves rotate, and as how many weight vectors."""
 
 import difflib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,27 +22,31 @@ def vector_axes(rotate: Rotate, tree: Any) -> list[Axes | None]:
 
     Raises:
       ValueError: an unknown rule; a function that returns something else than `None` or distinct axes of the
-        leaf, cut into equal pieces; a complex leaf that would rotate.
+        leaf, cut into equal pieces, or that asks for vectors of one entry; a leaf that would rotate and is
+        complex or has fewer than 16 bits per entry.
     """
     rule = _named_rule(rotate) if isinstance(rotate, str) else rotate
     result: list[Axes | None] = []
-    for path, leaf in zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True):
+    for path, leaf in zip(leaf_paths(tree), map(as_array, jax.tree.leaves(tree)), strict=True):
         name = join(path)
-        axes = rule(name, leaf) if is_inexact(leaf) else None
+        # A leaf without entries has nothing that could turn.
+        axes = rule(name, leaf) if is_inexact(leaf) and math.prod(leaf.shape) else None
         if axes is not None:
             axes = _ascending(name, axes, leaf.shape)
-            if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
-                raise ValueError(
-                    f"{name!r} is complex ({leaf.dtype}) and would rotate; an angle between complex"
-                    " vectors is not defined here. Let `rotate` return None for it."
-                )
+            _refuse_what_cannot_turn(name, leaf, axes)
         result.append(axes)
     return result
 
 
 def is_inexact(leaf: Any) -> bool:
     """Floating and complex leaves train; integers, booleans, keys and float0 do not."""
+    leaf = as_array(leaf)
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def as_array(leaf: Any) -> Any:
+    """The leaf; a Python number becomes the scalar that it is."""
+    return jnp.asarray(leaf) if isinstance(leaf, bool | int | float | complex) else leaf
 
 
 def check_rule(rotate: Rotate) -> None:
@@ -91,18 +96,56 @@ _RULES: dict[str, tuple[int, Callable[[int], tuple[int, ...]]]] = {
 }
 
 
+# The size of these leaves matters, and most of them start at zero. Some have several axes: biases of
+# convolutions in Equinox and of attention in Flax, scales and offsets of norms in Haiku.
+_NAMES_THAT_STAY = ("bias", "scale", "offset")
+
+
 def fewest_axes(name: str) -> int:
     """How many axes a leaf needs to rotate under the rule of this name."""
     return _RULES[name][0]
 
 
+def why_not(rotate: Rotate, path: str, leaf: Any) -> str | None:
+    """Why a leaf with enough axes does not rotate under a named rule; `None` for all others."""
+    if not isinstance(rotate, str) or leaf.ndim < fewest_axes(rotate):
+        return None
+    last = path.rpartition("/")[2]
+    if last in _NAMES_THAT_STAY:
+        return f"named {last}"
+    size, enumerating = math.prod(leaf.shape), _RULES[rotate][1](leaf.ndim)
+    if size == 0:
+        return "no entries"
+    return "one entry per vector" if size == math.prod(leaf.shape[axis] for axis in enumerating) else None
+
+
 def _named_rule(name: str) -> Rule:
     if name in _RULES:
         fewest, enumerating = _RULES[name]
-        return lambda path, leaf: enumerating(leaf.ndim) if leaf.ndim >= fewest else None
+        return lambda path, leaf: (
+            None if leaf.ndim < fewest or why_not(name, path, leaf) else enumerating(leaf.ndim)
+        )
     close = difflib.get_close_matches(name, _RULES, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ValueError(f"no rule for rotate is called {name!r}, only {', '.join(map(repr, _RULES))}{hint}")
+
+
+def _refuse_what_cannot_turn(name: str, leaf: Any, axes: Axes) -> None:
+    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+        raise ValueError(
+            f"{name!r} is complex ({leaf.dtype}) and would rotate; an angle between complex"
+            " vectors is not defined here. Let `rotate` return None for it."
+        )
+    if jnp.finfo(leaf.dtype).bits < 16:
+        raise ValueError(
+            f"{name!r} would rotate, but its dtype {leaf.dtype} is too coarse for small angles. Keep a copy"
+            " in float32 for the optimizer and cast it in the loss, or let `rotate` return None for it."
+        )
+    if math.prod(leaf.shape) == math.prod(vectors_shape(axes)):
+        raise ValueError(
+            f"rotate makes vectors of one entry of {name!r}, whose shape is {leaf.shape}; a single number has"
+            " no direction that could turn. Let `rotate` return None for it."
+        )
 
 
 def _ascending(name: str, axes: Any, shape: tuple[int, ...]) -> Axes:

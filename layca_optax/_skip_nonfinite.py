@@ -101,7 +101,7 @@ def skip_nonfinite(
     ) -> tuple[optax.Updates, SkipNonfiniteState]:
         trained = {path: g for path, g in _by_path(updates).items() if is_inexact(g)}
         bad = {path: ~jnp.all(jnp.isfinite(g)) for path, g in trained.items()}
-        zero = {path: jnp.all(g == 0) for path, g in trained.items() if zeros and g.size}
+        zero = {path: jnp.all(g == 0) for path, g in trained.items() if zeros and jnp.size(g)}
         skipped = {path: flag | zero[path] if path in zero else flag for path, flag in bad.items()}
         steps, new = inner.update(_zeroed(updates, bad), state.inner_state, params, **extra_args)
         owners = _owners(inner, updates if params is None else params)

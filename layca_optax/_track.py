@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from layca_optax._norms import vector_norms
+from layca_optax._norms import norms_of_leaves
 from layca_optax._paths import (
     check_same_leaves,
-    check_state,
     leaf_boxes,
     natural_order,
     refuse_twice,
@@ -20,6 +19,7 @@ from layca_optax._paths import (
 from layca_optax._rotation import measure_step
 from layca_optax._rules import Rotate, check_rule, rotating_leaves, vector_axes, vectors_shape
 from layca_optax._small_leaves import for_each_leaf
+from layca_optax._state import by_path, check_layers, find_states, reboxed
 
 
 class TrackRotationState(NamedTuple):
@@ -103,18 +103,12 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
         count = jnp.zeros([], jnp.int32)
         if not jax.tree.leaves(params):
             return TrackRotationState(count, *(jnp.zeros([]) for _ in range(4)))
-        boxes = leaf_boxes(params)
-        rotating = rotating_leaves(params, vector_axes(rotate, params))
+        boxes, axes = leaf_boxes(params), vector_axes(rotate, params)
+        norms = norms_of_leaves(params, axes)
         # Copies: parameters may be donated.
-        initial = {name: jax.tree.map(partial(jnp.array, copy=True), boxes[i]) for name, i, _ in rotating}
-        norms: dict[str, jax.Array] = {
-            name: vector_norms(unboxed(initial[name]), ax) for name, _, ax in rotating
-        }
-        unmoved = lambda norm: jnp.stack(
-            [jnp.zeros_like(norm), jnp.zeros_like(norm), jnp.ones_like(norm)], -1
-        )
-        inverses = jax.tree.map(lambda norm: 1 / jnp.where(norm > 0, norm, 1), norms)
-        return TrackRotationState(count, initial, norms, inverses, jax.tree.map(unmoved, norms))
+        copied = partial(jax.tree.map, partial(jnp.array, copy=True))
+        initial = {name: copied(boxes[i]) for name, i, _ in rotating_leaves(params, axes)}
+        return TrackRotationState(count, initial, norms, *_unmoved(norms))
 
     def update_fn(
         updates: optax.Updates,
@@ -132,11 +126,11 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
         weights = [jnp.asarray(w) for w in jax.tree.leaves(params)]
         steps, treedef = jax.tree.flatten(updates)
         rotating = rotating_leaves(params, vector_axes(rotate, params))
-        initial = {name: unboxed(box) for name, box in _entries(state.initial).items()}
-        norms = _entries(state.initial_norm)
+        initial = {name: unboxed(box) for name, box in by_path(state.initial).items()}
+        norms = by_path(state.initial_norm)
         shapes = lambda arrays: {name: jnp.shape(x) for name, x in arrays.items()}
-        check_state("track_rotation", shapes(initial), {name: weights[i].shape for name, i, _ in rotating})
-        check_state("track_rotation", shapes(norms), {name: vectors_shape(ax) for name, _, ax in rotating})
+        check_layers("track_rotation", shapes(initial), {name: weights[i].shape for name, i, _ in rotating})
+        check_layers("track_rotation", shapes(norms), {name: vectors_shape(ax) for name, _, ax in rotating})
         measured: dict[str, jax.Array] = {}
         leaves = [
             (
@@ -155,6 +149,25 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
 
     # optax types all states alike.
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyrefly: ignore[bad-argument-type]
+
+
+def rebased_tracker(
+    state: TrackRotationState, weights: dict[str, jax.Array], norms: dict[str, jax.Array]
+) -> TrackRotationState:
+    """The state with these weights as the reference, and the angles of the latest steps as they were."""
+    inverses, measured = _unmoved(norms)
+    for name, numbers in by_path(state.measured).items():
+        last_step = unboxed(numbers)[..., 1]
+        if last_step.shape == norms[name].shape:
+            measured[name] = measured[name].at[..., 1].set(last_step)
+    copies = {name: jnp.array(w, copy=True) for name, w in weights.items()}
+    return TrackRotationState(
+        state.count,
+        reboxed(state.initial, copies),
+        reboxed(state.initial_norm, norms),
+        reboxed(state.inverse_norm, inverses),
+        reboxed(state.measured, measured),
+    )
 
 
 def rotation_report(opt_state: optax.OptState) -> dict[str, dict[str, float | np.ndarray]]:
@@ -178,7 +191,8 @@ def rotation_report(opt_state: optax.OptState) -> dict[str, dict[str, float | np
       are 0, 0 and 1 before the first step, NaN where a vector is zero and has no direction.
 
     Raises:
-      ValueError: there is no state of `track_rotation`; two trackers report the same path.
+      ValueError: there is no state of `track_rotation`, or one that was restored as a dictionary; two
+        trackers report the same path.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -187,15 +201,15 @@ def rotation_report(opt_state: optax.OptState) -> dict[str, dict[str, float | np
       >>> rotation_report(optimizer.init({"kernel": jnp.eye(2), "bias": jnp.zeros(2)}))
       {'kernel': {'from_init': 0.0, 'last_step': 0.0, 'norm': 1.0}}
     """
-    is_tracker = lambda node: isinstance(node, TrackRotationState)
-    trackers = [node for node in jax.tree.leaves(opt_state, is_leaf=is_tracker) if is_tracker(node)]
-    if not trackers:
-        raise ValueError(
-            "nothing in this state measures rotation: add track_rotation() as the last stage of the chain"
-        )
-    names = [name for tracker in trackers for name in _entries(tracker.initial)]
+    trackers = find_states(
+        opt_state,
+        (TrackRotationState,),
+        "measures rotation",
+        "add track_rotation() as the last stage of the chain",
+    )
+    names = [name for tracker in trackers for name in by_path(tracker.initial)]
     refuse_twice(names, "two trackers report {}: give rotation_report the part of the state that holds one")
-    measured = {name: _of_name(tracker, name) for tracker in trackers for name in _entries(tracker.initial)}
+    measured = {name: _of_name(tracker, name) for tracker in trackers for name in by_path(tracker.initial)}
     if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(measured)):
         measured = jax.device_get(measured)
     report = jax.tree.map(lambda x: x if x.ndim or isinstance(x, jax.core.Tracer) else float(x), measured)
@@ -207,5 +221,8 @@ def _of_name(tracker: TrackRotationState, name: str) -> dict[str, jax.Array]:
     return {key: numbers[..., i] for i, key in enumerate(("from_init", "last_step", "norm"))}
 
 
-def _entries(by_path: dict[str, Any] | Any) -> dict[str, Any]:
-    return by_path if isinstance(by_path, dict) else {}
+def _unmoved(norms: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """What stands in a state beside these initial norms before the first step."""
+    inverses = {name: 1 / jnp.where(norm > 0, norm, 1) for name, norm in norms.items()}
+    zero_zero_one = lambda n: jnp.stack([jnp.zeros_like(n), jnp.zeros_like(n), jnp.ones_like(n)], -1)
+    return inverses, {name: zero_zero_one(norm) for name, norm in norms.items()}

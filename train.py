@@ -1,6 +1,6 @@
 """Train a network of the paper: `python train.py --help`.
 
-Everything below the command line is a pure function of a `TrainState`.
+From the flags to a run and its loop. `training/step.py` has what is below: pure functions of a `TrainState`.
 """
 
 import math
@@ -8,139 +8,36 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
+import tyro
 
-from data import Dataset, Scale, standardise
-from data.augment import augment
-from layca_optax import alpha_learning_rates, describe, layer_depths, layer_rotation
-from models import pure
-from training.command_line import Request, answer
-from training.config import Config
-from training.devices import Devices, all_devices, matmul_precision, warn_of_idle_gpu
-from training.epochs import in_order, over_batches, shuffled
-from training.optimizer import Hyperparameters, drop_schedule, make_optimizer, skipped_steps
-from training.placed import Placed, place
-from training.records import final_accuracy, finite
-from training.run_folder import RunFolder
-from training.session import Session
-from training.step import Metrics, TrainState, evaluate, train_step
-from training.stopping import stop_reason
-from training.tasks import TASKS
+from data import DataError, Dataset
+from data.writing import FileError
+from layca_optax import alpha_learning_rates, describe
+from training.config import Config, Flags, UsageError
+from training.optimizer import MakeOptimizer, make_optimizer, skipped_steps
+from training.parallel import (
+    Devices,
+    OtherProcessError,
+    Placed,
+    all_devices,
+    matmul_precision,
+    on_primary,
+    only_primary_prints,
+    place,
+    start_distributed,
+    warn_of_idle_gpu,
+)
+from training.run import Interrupted, Session
+from training.run_folder import RunFolder, final_accuracy, finite, new_run_path
+from training.step import Metrics, TrainState, compile_program
+from training.tasks import TASKS, stop_reason
 
-EVALUATION_BATCH = 1000
 # What somebody wants to know of the state after every epoch, beside the record.
 Look = Callable[[TrainState], Mapping[str, Any]]
-
-
-class Program(NamedTuple):
-    """The jitted functions of a run. Runs that differ in `Hyperparameters`, seed and data share them.
-
-    Attributes:
-      depths: every parameter's position in the forward pass, -1 if it does not rotate.
-      layers: the paths of the parameters that rotate, in the order of the forward pass.
-      init: `init(seed, numbers)` returns the first state.
-      train_epoch: `train_epoch(state, part, scale, seed, numbers)` returns the next state and metrics;
-        donates the state.
-      evaluate: `evaluate(state, part, num_rows, scale)` returns metrics.
-      rotation: `layer_rotation`.
-    """
-
-    depths: Any
-    layers: tuple[str, ...]
-    init: Callable[..., TrainState]
-    train_epoch: Callable[..., tuple[TrainState, Metrics]]
-    evaluate: Callable[..., Metrics]
-    rotation: Callable[..., dict[str, jax.Array]]
-
-
-def compile_program(config: Config, devices: Devices, make: Callable[..., Any] = make_optimizer) -> Program:
-    """The functions of a run, compiled when first called and shared by all runs that they can serve."""
-    same = {"learning_rate": 0.0, "alpha": 0.0, "weight_decay": 0.0, "seed": 0, "data_dir": None}
-    return _compile_program(Config(**{**asdict(config), **same}), devices, make)
-
-
-@lru_cache
-def _compile_program(config: Config, devices: Devices, make: Callable[..., Any]) -> Program:
-    task = TASKS[config.task]
-    model = pure(task.build)
-    num_rows = task.num_training_images(config.validation)
-    steps = num_rows // config.batch_size
-    drops, factor = task.schedule_with(config.layca, config.epochs)
-    schedule = drop_schedule([drop * steps for drop in drops], factor)
-    depths = layer_depths(
-        lambda params, model_state, images: model.apply(params, model_state, images, train=True)[0],
-        *jax.eval_shape(model.init, jax.random.key(0)),
-        jax.ShapeDtypeStruct((config.batch_size, *task.input_shape), jnp.float32),
-    )
-    paths = jax.tree_util.tree_leaves_with_path(depths)
-    by_depth = sorted(
-        (depth, jax.tree_util.keystr(path, simple=True, separator="/")) for path, depth in paths
-    )
-
-    def optimizer(numbers: Hyperparameters) -> optax.GradientTransformationExtraArgs:
-        return make(config.optimizer, config.layca, numbers, depths, schedule)
-
-    def init(seed: jax.Array, numbers: Hyperparameters) -> TrainState:
-        params, model_state = model.init(_key(seed, "init"))
-        return TrainState(jnp.zeros([], jnp.int32), params, model_state, optimizer(numbers).init(params))
-
-    def batch(part: tuple[jax.Array, jax.Array], rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        images, labels = part
-        both = images[rows], jnp.where(rows < 0, -1, labels[rows])
-        return jax.lax.with_sharding_constraint(both, devices.rows)
-
-    def train_on(carry: Any, rows: jax.Array, part: Any, scale: Scale, seed: Any, numbers: Any) -> Any:
-        state, metrics = carry
-        images, labels = batch(part, rows)
-        key = jax.random.fold_in(_key(seed, "augment"), state.step)
-        images = standardise(augment(key, images, flip=task.flip, max_shift=task.max_shift), scale)
-        state, more = train_step(model, optimizer(numbers), state, images, labels)
-        return state, metrics + more
-
-    def evaluate_on(metrics: Metrics, rows: jax.Array, state: TrainState, part: Any, scale: Scale) -> Metrics:
-        images, labels = batch(part, rows)
-        return metrics + evaluate(model, state, standardise(images, scale), labels)
-
-    @partial(jax.jit, out_shardings=devices.replicated)
-    def zeros() -> Metrics:
-        return Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0))
-
-    @partial(jax.jit, out_shardings=devices.replicated)
-    def order(seed: jax.Array, epoch: jax.Array) -> jax.Array:
-        return shuffled(jax.random.fold_in(_key(seed, "order"), epoch), num_rows, config.batch_size)
-
-    shapes = jax.eval_shape(init, np.uint32(0), Hyperparameters(0.0, 0.0, 0.0))
-    shardings = devices.of_state(shapes)
-    train_all = over_batches(train_on, (shardings, devices.replicated))
-    evaluate_all = over_batches(evaluate_on, devices.replicated)
-
-    def train_epoch(state: TrainState, part: Any, scale: Scale, seed: Any, numbers: Any) -> Any:
-        return train_all((state, zeros()), order(seed, state.step // steps), part, scale, seed, numbers)
-
-    def evaluate_part(state: TrainState, part: Any, num_rows: int, scale: Scale) -> Metrics:
-        size = min(EVALUATION_BATCH, num_rows)
-        rows = in_order(num_rows, size + -size % devices.mesh.size)
-        return evaluate_all(zeros(), rows, state, part, scale)
-
-    return Program(
-        depths=depths,
-        layers=tuple(path for depth, path in by_depth if depth >= 0),
-        init=jax.jit(init, out_shardings=shardings),
-        train_epoch=train_epoch,
-        evaluate=evaluate_part,
-        rotation=jax.jit(layer_rotation, out_shardings=devices.replicated),
-    )
-
-
-def _key(seed: Any, purpose: str) -> jax.Array:
-    """Independent random keys for what a run draws."""
-    return jax.random.fold_in(jax.random.key(seed), ("init", "order", "augment").index(purpose))
 
 
 def fit(
@@ -151,7 +48,7 @@ def fit(
     state: TrainState | None = None,
     history: Sequence[Mapping[str, Any]] = (),
     evaluate_every: int | None = None,
-    optimizer: Callable[..., Any] = make_optimizer,
+    optimizer: MakeOptimizer = make_optimizer,
 ) -> Iterator[tuple[TrainState, dict[str, Any]]]:
     """Trains and yields the state and a record of metrics after every epoch.
 
@@ -163,9 +60,9 @@ def fit(
     task = TASKS[config.task]
     devices = devices or all_devices()
     program = compile_program(config, devices, optimizer)
-    numbers, seed = config.numbers(), np.uint32(config.seed)
-    reference = program.init(seed, numbers).params
-    state = program.init(seed, numbers) if state is None else state
+    hparams, seed = config.hparams(), np.uint32(config.seed)
+    reference = program.init(seed, hparams).params
+    state = program.init(seed, hparams) if state is None else state
 
     if not isinstance(data, Placed):
         data = place(data, devices, config.seed if config.validation else None)
@@ -175,17 +72,15 @@ def fit(
         if stop_reason(task.stop, records):
             return
         started = time.perf_counter()
-        state, metrics = program.train_epoch(state, data.train, data.scale, seed, numbers)
+        state, metrics = program.train_epoch(state, data.train, data.scale, seed, hparams)
         record: dict[str, Any] = {"epoch": epoch, "train_loss": _mean(metrics.loss, metrics)}
         record["train_accuracy"] = _mean(metrics.correct, metrics)
         last = epoch == config.epochs or stop_reason(task.stop, [*records, record])
         if last or epoch == 1 or epoch % (evaluate_every or task.evaluate_every) == 0:
-            found = {
-                name: program.evaluate(state, *part, data.scale) for name, part in data.looked_at.items()
-            }
+            found = {name: program.evaluate(state, *split, data.scale) for name, split in data.splits.items()}
             record |= {name: _mean(metrics.correct, metrics) for name, metrics in found.items()}
         else:
-            record |= dict.fromkeys(data.looked_at)
+            record |= dict.fromkeys(data.splits)
         rotation = jax.device_get(program.rotation(state.params, reference))
         record["seconds"] = time.perf_counter() - started
         record["rotation"] = {layer: finite(rotation[layer]) for layer in program.layers}
@@ -210,13 +105,13 @@ def train_in(
     data: Dataset | Placed,
     devices: Devices,
     *,
-    optimizer: Callable[..., Any] = make_optimizer,
+    optimizer: MakeOptimizer = make_optimizer,
     evaluate_every: int | None = None,
     look: Look = nothing_more,
 ) -> None:
     """Trains from the newest good state of a session on; `look` adds to the record of every epoch."""
     program = compile_program(config, devices, optimizer)
-    state = session.restore(devices.abstract(jax.eval_shape(program.init, np.uint32(0), config.numbers())))
+    state = session.restore(devices.abstract(jax.eval_shape(program.init, np.uint32(0), config.hparams())))
     history = fit(
         config,
         data,
@@ -227,13 +122,13 @@ def train_in(
         optimizer=optimizer,
     )
     for new, record in history:
-        session.keep(new, {**record, **look(new)})
+        session.log_and_checkpoint(new, {**record, **look(new)})
 
 
 def describe_task(config: Config) -> str:
     """The table of leaves of a task's network, from shapes alone."""
     program = compile_program(config, all_devices())
-    params = jax.eval_shape(program.init, np.uint32(0), config.numbers()).params
+    params = jax.eval_shape(program.init, np.uint32(0), config.hparams()).params
     rates = alpha_learning_rates(config.learning_rate, config.alpha, program.depths)
     rotate = "layer" if config.layca else lambda path, leaf: None
     return describe(params, rotate=rotate, learning_rate=rates)
@@ -255,17 +150,36 @@ def run(
         print(f"data: {data.source}")
     with Session(config, folder, data.source, overwrite=overwrite) as session:
         train_in(session, config, data, devices)
-        session.finish(stop_reason(task.stop, session.records))
+        session.close(stop_reason(task.stop, session.records))
     return final_accuracy(session.records)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns the exit code."""
-    return answer(arguments, _answer)
+def read(arguments: list[str] | None = None) -> tuple[Flags, Config, RunFolder]:
+    """Turns a command line into a run and its folder; connects with other processes, writes nothing.
+
+    Raises:
+      UsageError: what is asked for is not possible.
+    """
+    flags = tyro.cli(Flags, args=arguments, prog="train.py")
+    if flags.resume and flags.out is not None:
+        folder = RunFolder(flags.out)
+        stored = folder.read_config()
+        if stored is not None:
+            # What the command line leaves out is as the run was started.
+            started = Flags(**asdict(stored), tensorboard=folder.tensorboard.is_dir())
+            flags = tyro.cli(Flags, args=arguments, prog="train.py", default=started)
+    config = flags.resolved()
+    path = new_run_path(config.task) if flags.out is None else flags.out
+    folder = RunFolder(path, with_tensorboard=flags.tensorboard)
+    if flags.distributed:
+        start_distributed()
+    if not flags.describe:
+        on_primary(lambda: folder.refuse_unless_free(config, resume=flags.resume, overwrite=flags.overwrite))
+    return flags, config, folder
 
 
-def _answer(request: Request) -> None:
-    flags, config, folder = request
+def answer(flags: Flags, config: Config, folder: RunFolder) -> None:
+    """Does what the command line asks for."""
     if flags.describe:
         print(describe_task(config))
         return
@@ -273,6 +187,29 @@ def _answer(request: Request) -> None:
         print("note: behind plain SGD, Layca projects weight decay away again: it has no effect on kernels")
     accuracy = run(config, folder, overwrite=flags.overwrite, devices=all_devices(flags.shard_params))
     print(f"test accuracy {math.nan if accuracy is None else accuracy:.4f}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line.
+
+    Returns:
+      The exit code: 0 also for a run that was asked to end; 2 if the request or the data are bad; 1 if files
+      cannot be written or read, or another process ended the run.
+    """
+    try:
+        flags, config, folder = read(arguments)
+        with only_primary_prints():
+            try:
+                answer(flags, config, folder)
+            except Interrupted as reason:
+                print(reason)
+    except (UsageError, DataError) as error:
+        print(f"train.py: error: {error}", file=sys.stderr)
+        return 2
+    except (FileError, OtherProcessError) as error:
+        print(f"train.py: error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

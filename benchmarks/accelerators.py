@@ -175,23 +175,23 @@ def epoch(target: Target, shard_params: bool) -> Epoch:
     import train
     from data import Scale
     from training.config import Flags
-    from training.devices import Devices
+    from training.parallel import Devices
 
     jax.config.update("jax_num_cpu_devices", target.chips)
     mesh = Mesh(np.array(described_devices(target)), ("devices",))
     devices, config = Devices(mesh, shard_params), Flags(task="c10-cnn1").resolved()
-    task, numbers = train.TASKS[config.task], config.numbers()
+    task, hparams = train.TASKS[config.task], config.hparams()
     rows = task.num_training_images(config.validation)
     images = jax.ShapeDtypeStruct((rows, *task.input_shape), jnp.uint8, sharding=devices.rows)
     labels = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=devices.rows)
     # The epoch's form depends on the backend that it runs on.
     with mock.patch("jax.default_backend", return_value=target.platform):
         program = train.compile_program(config, devices)
-    state = devices.abstract(jax.eval_shape(program.init, np.uint32(0), numbers))
+    state = devices.abstract(jax.eval_shape(program.init, np.uint32(0), hparams))
     scale = Scale(np.float32(0), np.float32(1))
     started = time.perf_counter()
     whole = jax.jit(program.train_epoch, donate_argnums=0)
-    compiled: Any = whole.lower(state, (images, labels), scale, np.uint32(0), numbers).compile()
+    compiled: Any = whole.lower(state, (images, labels), scale, np.uint32(0), hparams).compile()
     seconds = time.perf_counter() - started
     memory = compiled.memory_analysis()
     needed = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes

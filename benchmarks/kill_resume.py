@@ -19,7 +19,7 @@ import tyro
 import train
 from training.checkpoints import Checkpoints
 from training.config import Config
-from training.devices import all_devices
+from training.parallel import all_devices
 from training.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +63,7 @@ def final_state(folder: Path) -> dict[str, np.ndarray]:
     assert isinstance(config, Config)
     devices = all_devices()
     program = train.compile_program(config, devices)
-    like = devices.abstract(jax.eval_shape(program.init, np.uint32(0), config.numbers()))
+    like = devices.abstract(jax.eval_shape(program.init, np.uint32(0), config.hparams()))
     with Checkpoints(folder / "checkpoint") as checkpoints:
         state = checkpoints.restore(config.epochs, like)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(state)}

@@ -22,11 +22,13 @@ import optax
 
 import train
 from benchmarks.timing import interleaved, machine, ratio
+from data import standardise
 from layca_optax import layca, track_rotation
 from models import pure
 from training.config import Flags
-from training.devices import all_devices
 from training.optimizer import make_optimizer
+from training.parallel import all_devices
+from training.step import train_step
 from training.tasks import TASKS
 
 BATCH_SIZE = 128
@@ -44,7 +46,7 @@ def stepper(task: str, optimizer: optax.GradientTransformationExtraArgs) -> Call
     state = train.TrainState(jnp.zeros([], jnp.int32), params, model_state, jax.jit(optimizer.init)(params))
     images = jax.random.normal(jax.random.key(1), (BATCH_SIZE, *shape))
     labels = jnp.arange(BATCH_SIZE) % 10
-    step = jax.jit(partial(train.train_step, model, optimizer), donate_argnums=0)
+    step = jax.jit(partial(train_step, model, optimizer), donate_argnums=0)
 
     def one() -> Any:
         nonlocal state
@@ -67,15 +69,15 @@ def steps_table() -> None:
 def epoch_functions(task: str) -> dict[str, Callable[[], Any]]:
     """An epoch of `train.py`, which shuffles, gathers and standardises, and its steps on ready batches."""
     config = Flags(task=task).resolved()
-    numbers, seed, size = config.numbers(), np.uint32(0), config.batch_size
+    hparams, seed, size = config.hparams(), np.uint32(0), config.batch_size
     program = train.compile_program(config, all_devices())
     data = TASKS[task].load(seed=0, data_dir=None)
     images, labels = jnp.asarray(data.train_images), jnp.asarray(data.train_labels)
-    optimizer = make_optimizer(config.optimizer, config.layca, numbers, program.depths, lambda count: 1.0)
-    step = jax.jit(partial(train.train_step, pure(TASKS[task].build), optimizer), donate_argnums=0)
+    optimizer = make_optimizer(config.optimizer, config.layca, hparams, program.depths, lambda count: 1.0)
+    step = jax.jit(partial(train_step, pure(TASKS[task].build), optimizer), donate_argnums=0)
     starts = range(0, len(labels) - size + 1, size)
-    batches = [(train.standardise(images[i : i + size], data.scale), labels[i : i + size]) for i in starts]
-    states = {name: program.init(seed, numbers) for name in ("bare", "epoch")}
+    batches = [(standardise(images[i : i + size], data.scale), labels[i : i + size]) for i in starts]
+    states = {name: program.init(seed, hparams) for name in ("bare", "epoch")}
 
     def bare() -> Any:
         for batch in batches:
@@ -83,7 +85,7 @@ def epoch_functions(task: str) -> dict[str, Callable[[], Any]]:
         return states["bare"]
 
     def epoch() -> Any:
-        states["epoch"], _ = program.train_epoch(states["epoch"], (images, labels), data.scale, seed, numbers)
+        states["epoch"], _ = program.train_epoch(states["epoch"], (images, labels), data.scale, seed, hparams)
         return states["epoch"]
 
     return {"bare": bare, "epoch": epoch}

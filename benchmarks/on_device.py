@@ -22,8 +22,8 @@ from benchmarks.timing import interleaved, machine
 from data import Scale
 from layca_optax import layca, track_rotation
 from training.config import Flags
-from training.devices import all_devices
 from training.optimizer import make_optimizer
+from training.parallel import all_devices
 from training.tasks import TASKS
 
 Unit = tuple[str, Callable[[], Mapping[str, Any]]]
@@ -166,7 +166,7 @@ class Epochs:
         with_layca, make = SIDES[side]
         config, devices = Flags(task=task, layca=with_layca).resolved(), all_devices()
         rows = TASKS[task].num_training_images(config.validation)
-        program, numbers = train.compile_program(config, devices, make), config.numbers()
+        program, hparams = train.compile_program(config, devices, make), config.hparams()
         images = jax.random.bits(jax.random.key(0), (rows, *TASKS[task].input_shape), jnp.uint8)
         part = tuple(jax.device_put(array, devices.rows) for array in (images, jnp.arange(rows) % 10))
         scale: Any = Scale(np.float32(127), np.float32(74))
@@ -178,8 +178,8 @@ class Epochs:
             epoch = jax.jit(jax.vmap(epoch, (0, None, None, 0, None)), donate_argnums=0)
         self.steps = rows // config.batch_size
         self.images = self.steps * config.batch_size * (seeds or 1)
-        self._state = init(seed, numbers)
-        self._epoch = lambda state: epoch(state, part, scale, seed, numbers)
+        self._state = init(seed, hparams)
+        self._epoch = lambda state: epoch(state, part, scale, seed, hparams)
 
     def __call__(self) -> Any:
         self._state, metrics = self._epoch(self._state)

@@ -19,7 +19,7 @@ class Entry(NamedTuple):
       train_counts: number of training images of every class.
       test_counts: number of test images of every class.
       urls: the files it is published as.
-      instead: file sets that do as well, each of them whole.
+      alternatives: file sets that do as well, each of them whole.
       remark: what else helps somebody who has no network.
     """
 
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
     train_counts: tuple[int, ...]
     test_counts: tuple[int, ...]
     urls: tuple[str, ...]
-    instead: tuple[tuple[str, ...], ...] = ()
+    alternatives: tuple[tuple[str, ...], ...] = ()
     remark: str = ""
 
     @property
@@ -70,7 +70,7 @@ CATALOG: Mapping[str, Entry] = MappingProxyType(
             train_counts=(5000,) * 10,
             test_counts=(1000,) * 10,
             urls=("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
-            instead=(("cifar-10-python.tar.gz",),),
+            alternatives=(("cifar-10-python.tar.gz",),),
         ),
         "cifar100": Entry(
             title="CIFAR-100",
@@ -78,7 +78,7 @@ CATALOG: Mapping[str, Entry] = MappingProxyType(
             train_counts=(500,) * 100,
             test_counts=(100,) * 100,
             urls=("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",),
-            instead=(("cifar-100-python.tar.gz",),),
+            alternatives=(("cifar-100-python.tar.gz",),),
         ),
         "tiny_imagenet": Entry(
             title="Tiny ImageNet",
@@ -86,7 +86,7 @@ CATALOG: Mapping[str, Entry] = MappingProxyType(
             train_counts=(500,) * 200,
             test_counts=(50,) * 200,
             urls=("http://cs231n.stanford.edu/tiny-imagenet-200.zip",),
-            instead=(("tiny-imagenet-200",),),
+            alternatives=(("tiny-imagenet-200",),),
         ),
     }
 )

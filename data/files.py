@@ -34,7 +34,7 @@ def fetched_by_hand(name: str, folder: Path) -> dict[str, Path]:
         places.append(SYSTEM_FOLDERS[name])
     entry = find_entry(name)
     for place in places:
-        for files in (entry.files, *entry.instead):
+        for files in (entry.files, *entry.alternatives):
             if all((place / file).exists() for file in files):
                 return {file: place / file for file in files}
     return {}
@@ -66,7 +66,7 @@ def not_available(name: str, folder: Path, reason: str) -> DataError:
         f"{name} is not in {folder} and could not be fetched: {reason}.",
         "Fetch what stands on the left, put it where the right says, and run this again:",
         *(f"  {url} -> {folder / name / file}" for url, file in zip(entry.urls, entry.files, strict=True)),
-        *(f"  ({' '.join(files)} in that folder will do as well)" for files in entry.instead),
+        *(f"  ({' '.join(files)} in that folder will do as well)" for files in entry.alternatives),
         f"  (pictures in {folder / name}/{{train,test}}/CLASS/*.{{png,jpg}} will do as well)",
         *([entry.remark] if entry.remark else []),
         "--data-dir or the variable TFDS_DATA_DIR names another folder.",

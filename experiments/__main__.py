@@ -24,7 +24,7 @@ from experiments.presets import LEFT_OUT
 from experiments.results import MissingRunError, Results
 from experiments.runs import Run, by_program, finish
 from training.config import UsageError
-from training.interruption import Interrupted
+from training.run import Interrupted
 
 FIGURES = Path(__file__).parent / "figures"
 # In the order of `all`: what others read comes first.

@@ -22,8 +22,8 @@ from data.writing import reraise_os_errors
 from experiments.log import Log, key
 from experiments.results import Results
 from experiments.runs import Job, Run, unfinished
-from training.devices import shares
-from training.interruption import Interrupted
+from training.parallel import shares
+from training.run import Interrupted
 
 JOBS = Path(__file__).parent / "jobs"
 POLL = {"local": 0.5, "slurm": 10.0}  # seconds between two looks at the jobs' files

@@ -21,7 +21,7 @@ from experiments.presets import SECTION5, SECTION6
 from experiments.results import Results
 from experiments.runs import Training, finish, training
 from training.config import UsageError
-from training.interruption import Interrupted
+from training.run import Interrupted
 
 LOG = "first"
 SEEDS = (0, 1)

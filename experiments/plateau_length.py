@@ -46,14 +46,14 @@ class Waiting(Training):
 
 @cache
 def _dropping(wait: int, after: int, steps_per_epoch: int) -> Any:
-    """`make_optimizer` with another schedule; the same function for the same numbers."""
+    """`make_optimizer` with another schedule; the same function for the same hparams."""
     mine = drop_schedule([wait * steps_per_epoch, (wait + after) * steps_per_epoch], FACTOR)
 
     def make(
-        name: str, with_layca: bool, numbers: Any, depths: Any, schedule: optax.Schedule
+        name: str, with_layca: bool, hparams: Any, depths: Any, schedule: optax.Schedule
     ) -> optax.GradientTransformationExtraArgs:
         del schedule
-        return make_optimizer(name, with_layca, numbers, depths, mine)
+        return make_optimizer(name, with_layca, hparams, depths, mine)
 
     return make
 

@@ -35,11 +35,11 @@ class Unprojected(Training):
 
 
 def without_projection(
-    name: str, with_layca: bool, numbers: Any, depths: Any, schedule: optax.Schedule
+    name: str, with_layca: bool, hparams: Any, depths: Any, schedule: optax.Schedule
 ) -> optax.GradientTransformationExtraArgs:
     """In the place of `make_optimizer`."""
     assert with_layca
-    rates = alpha_learning_rates(lambda count: numbers.learning_rate * schedule(count), numbers.alpha, depths)
+    rates = alpha_learning_rates(lambda count: hparams.learning_rate * schedule(count), hparams.alpha, depths)
     return optax.chain(DIRECTIONS[name](), layca(rates, tangent=False))
 
 

@@ -21,13 +21,12 @@ from data import DataError
 from experiments.log import Log, key
 from models import pure
 from training.config import Config, Flags
-from training.devices import matmul_precision, warn_of_idle_gpu
 from training.optimizer import make_optimizer
-from training.placed import Placed, place
-from training.records import final_accuracy
-from training.run_folder import RunFolder
-from training.session import Session
-from training.stopping import stop_reason
+from training.parallel import Placed, matmul_precision, place, warn_of_idle_gpu
+from training.run import Session
+from training.run_folder import RunFolder, final_accuracy
+from training.step import train_step
+from training.tasks import stop_reason
 
 DIGITS = 5
 FOLDER = Path(__file__).parent
@@ -142,14 +141,14 @@ class Training:
     def trace(self) -> None:
         config, task = self.config, train.TASKS[self.config.task]
         program = train.compile_program(config, train.all_devices(), self.optimizer())
-        numbers = config.numbers()
-        state = jax.eval_shape(program.init, np.uint32(0), numbers)
+        hparams = config.hparams()
+        state = jax.eval_shape(program.init, np.uint32(0), hparams)
         optimizer = self.optimizer()(
-            config.optimizer, config.layca, numbers, program.depths, lambda count: 1.0
+            config.optimizer, config.layca, hparams, program.depths, lambda count: 1.0
         )
         images = jax.ShapeDtypeStruct((config.batch_size, *task.input_shape), jnp.float32)
         labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
-        step = partial(train.train_step, pure(task.build), optimizer)
+        step = partial(train_step, pure(task.build), optimizer)
         jax.eval_shape(step, state, images, labels)
 
 

@@ -8,7 +8,7 @@ from command import SHORT, command
 from jax.sharding import AxisType, Mesh
 
 import train
-from training.devices import Devices, all_devices
+from training.parallel import Devices, all_devices
 
 # Before anything starts jax's backend: the tests of sharding and pmap need several devices. All others
 # run on the first of them.

@@ -17,8 +17,8 @@ from training.checkpoints import Checkpoints
 from training.config import Flags, UsageError
 from training.page import write_page
 from training.report import plot_rotation
+from training.run import Session
 from training.run_folder import RunFolder
-from training.session import Session
 
 CONFIG = Flags(epochs=10).resolved()
 
@@ -66,7 +66,7 @@ def run_of_five(tmp_path_factory):
     with resumed(path) as (session, state):
         assert state is None
         for epoch in range(1, 6):
-            session.keep(state_after(epoch), record(epoch))
+            session.log_and_checkpoint(state_after(epoch), record(epoch))
     return path
 
 
@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(damage, ru
         said = capsys.readouterr().err
         assert f"checkpoint {run / 'checkpoint' / '5'} is damaged" in said
         assert f"{run / 'damaged-checkpoint-5'}; going on from epoch 4" in said
-        session.keep(state_after(5), record(5))
+        session.log_and_checkpoint(state_after(5), record(5))
     aside = contents(run / "damaged-checkpoint-5")
     assert list(aside.values()) == list(left.values())
     assert checkpoints(run) == [3, 4, 5]
@@ -179,11 +179,11 @@ def test_states_that_are_not_finite_displace_none_that_is(tmp_path, capsys):
     nan = state_after(0)._replace(params={"a": jnp.full((2, 3), jnp.nan), "b": state_after(0).params["b"]})
     with resumed(tmp_path / "run") as (session, _):
         for epoch in (1, 2):
-            session.keep(state_after(epoch), record(epoch))
-        session.keep(nan, record(3))
+            session.log_and_checkpoint(state_after(epoch), record(epoch))
+        session.log_and_checkpoint(nan, record(3))
         for epoch in (4, 5, 6):
-            session.keep(nan, record(epoch, loss=None))
-        session.finish("the training loss was not finite for 3 epochs")
+            session.log_and_checkpoint(nan, record(epoch, loss=None))
+        session.close("the training loss was not finite for 3 epochs")
     assert checkpoints(tmp_path / "run") == [1, 2]
     said = capsys.readouterr().out
     assert "ended after epoch 6: the training loss was not finite for 3 epochs" in said
@@ -198,7 +198,7 @@ def test_epochs_without_metrics_are_not_continued_from(run):
     (run / "metrics.jsonl").write_text("".join(lines[:4]) + lines[4][:20])
     with resumed(run) as (session, state):
         assert bits(state) == bits(state_after(4))
-        session.keep(state_after(5), record(5))
+        session.log_and_checkpoint(state_after(5), record(5))
     assert len(RunFolder(run).read_metrics()) == 5
 
 
@@ -230,7 +230,7 @@ def test_a_full_disk_under_the_metrics(run, monkeypatch):
     with resumed(run) as (session, _):
         monkeypatch.setattr("training.run_folder.json.dumps", no_space)
         with pytest.raises(FileError, match=r"metrics\.jsonl could not be written: No space left"):
-            session.keep(state_after(6), record(6))
+            session.log_and_checkpoint(state_after(6), record(6))
     assert contents(run) == before
 
 
@@ -238,7 +238,7 @@ def test_a_full_disk_under_a_checkpoint(run, monkeypatch):
     def one_more():
         with resumed(run) as (session, _):
             monkeypatch.setattr("orbax.checkpoint.CheckpointManager.wait_until_finished", no_space)
-            session.keep(state_after(6), record(6))
+            session.log_and_checkpoint(state_after(6), record(6))
 
     with pytest.raises(FileError, match=r"a checkpoint in .*could not be written.*No space left"):
         one_more()

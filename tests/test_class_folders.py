@@ -13,8 +13,8 @@ import data
 from data import DataError, class_folders, describe_source, files
 from data.dataset import make_dataset
 from training.config import Flags, UsageError
+from training.run import Session
 from training.run_folder import RunFolder
-from training.session import Session
 
 CLASSES = ("airplane", "bird", "cat")
 

@@ -12,8 +12,9 @@ import train
 from data import standardise
 from models import pure
 from training.config import Flags, UsageError
-from training.devices import Devices, all_devices
 from training.optimizer import make_optimizer
+from training.parallel import Devices, all_devices
+from training.step import train_step
 from training.tasks import TASKS
 
 TASK = TASKS["mnist5k-mlp"]
@@ -28,11 +29,11 @@ def one_device():
 def first_steps(devices, steps=3):
     """Losses of the first steps of 128 images and the state after them."""
     program = train.compile_program(CONFIG, devices)
-    state = program.init(np.uint32(0), CONFIG.numbers())
-    optimizer = make_optimizer("sgd", True, CONFIG.numbers(), program.depths, lambda count: 1.0)
+    state = program.init(np.uint32(0), CONFIG.hparams())
+    optimizer = make_optimizer("sgd", True, CONFIG.hparams(), program.depths, lambda count: 1.0)
     # Explicitly placed: what the compiler makes of it otherwise is another program.
     shardings = devices.of_state(state), devices.replicated
-    step = jax.jit(partial(train.train_step, pure(TASK.build), optimizer), out_shardings=shardings)
+    step = jax.jit(partial(train_step, pure(TASK.build), optimizer), out_shardings=shardings)
     losses = []
     for start in range(0, 128 * steps, 128):
         images = np.asarray(standardise(jnp.asarray(DATA.train_images[start : start + 128]), DATA.scale))
@@ -70,7 +71,7 @@ def losses_in_float64(devices):
     too: loss curves would tell nothing.
     """
     program = train.compile_program(CONFIG, devices)
-    state = program.init(np.uint32(0), CONFIG.numbers())
+    state = program.init(np.uint32(0), CONFIG.hparams())
     widen = lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf
     state = jax.jit(partial(jax.tree.map, widen), out_shardings=devices.of_state(state))(state)
     run = train.fit(CONFIG, DATA, devices=devices, state=state, evaluate_every=3)

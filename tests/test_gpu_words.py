@@ -11,14 +11,14 @@ import pytest
 from quick_runs import Quick
 
 import train
+import training.step
 from experiments import runs
 from models import pure
 from models.mlp import MLP
-from training import devices
+from training import parallel
 from training.config import Flags
-from training.devices import all_devices, matmul_precision, visible_gpus, warn_of_idle_gpu
-from training.interruption import Interruption
-from training.placed import place
+from training.parallel import all_devices, matmul_precision, place, visible_gpus, warn_of_idle_gpu
+from training.run import Interruption
 from training.step import loss_and_metrics
 from training.tasks import TASKS
 
@@ -29,7 +29,7 @@ def gpu(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(devices.glob, "glob", lambda pattern: ["/dev/nvidia0", "/dev/nvidia1"])
+    monkeypatch.setattr(parallel.glob, "glob", lambda pattern: ["/dev/nvidia0", "/dev/nvidia1"])
 
 
 def lowered():
@@ -55,11 +55,11 @@ def test_jaxs_own_setting_decides_if_there_is_one(gpu):
 
 def test_a_run_with_the_loop_and_the_precision_of_a_gpu_trains(gpu):
     config = Flags(epochs=1, batch_size=512).resolved()
-    train._compile_program.cache_clear()
+    training.step._compile_program.cache_clear()
     try:
         (_, record), *_ = train.fit(config, TASKS[config.task].load(seed=0))
     finally:
-        train._compile_program.cache_clear()
+        training.step._compile_program.cache_clear()
     assert record["matmul_precision"] == "tensorfloat32"
     assert np.isfinite(record["train_loss"])
 
@@ -105,7 +105,7 @@ def test_an_idle_gpu_is_not_passed_over_in_silence(gpu, monkeypatch, capsys):
 
 
 def test_local_jobs_take_turns_on_the_gpus(gpu, monkeypatch):
-    assert [gpu for _, gpu in devices.shares(3)] == ["0", "1", "0"]
+    assert [gpu for _, gpu in parallel.shares(3)] == ["0", "1", "0"]
     seen = {}
     monkeypatch.setattr(runs, "prepare_device", lambda: None)
     monkeypatch.setattr(runs, "line", lambda run, data_dir: seen.update(os.environ))
@@ -116,9 +116,9 @@ def test_local_jobs_take_turns_on_the_gpus(gpu, monkeypatch):
 
 
 def test_without_a_gpu_nothing_is_said_of_one(monkeypatch):
-    monkeypatch.setattr(devices.glob, "glob", lambda pattern: [])
+    monkeypatch.setattr(parallel.glob, "glob", lambda pattern: [])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [gpu for _, gpu in devices.shares(2)] == [None, None]
+    assert [gpu for _, gpu in parallel.shares(2)] == [None, None]
 
 
 def test_a_handler_of_somebody_else_stays():

@@ -11,8 +11,8 @@ import pytest
 from command import SHORT
 
 import train
-from training.interruption import Interruption
 from training.report import Progress
+from training.run import Interruption
 
 
 def records(folder):
@@ -59,7 +59,7 @@ def test_a_run_that_is_asked_to_end_in_its_last_epoch_ends_as_always(
 def test_a_second_ctrl_c_aborts_at_once():
     code = """
 import os, signal, time
-from training.interruption import Interruption
+from training.run import Interruption
 with Interruption() as interruption:
     os.kill(os.getpid(), signal.SIGINT)
     assert interruption.signal_name == "SIGINT"

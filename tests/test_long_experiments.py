@@ -17,8 +17,8 @@ from experiments.fig2 import runs as fig2_runs
 from experiments.log import Log
 from experiments.results import Results
 from experiments.runs import Training, finish, line, prepare_device, training, unfinished
-from training.interruption import Interrupted
-from training.placed import place
+from training.parallel import place
+from training.run import Interrupted
 
 FLAGS = {"task": "mnist5k-mlp", "epochs": 4}
 JPEG = Source("CIFAR-10, JPEG 75", "JPEG", 75, 50_000, 10_000, "ab" * 32)

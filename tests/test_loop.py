@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 import train
+import training.step
 from models import pure
 from models.mlp import MLP
 from training.config import Flags
-from training.epochs import in_order, over_batches, shuffled
-from training.records import final_accuracy
-from training.step import loss_and_metrics
-from training.stopping import StopRule, stop_reason
-from training.tasks import TASKS
+from training.run_folder import final_accuracy
+from training.step import in_order, loss_and_metrics, over_batches, shuffled
+from training.tasks import TASKS, StopRule, stop_reason
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
@@ -38,13 +37,13 @@ def test_rows_are_shuffled_without_doubles_and_what_fills_no_batch_is_left_out()
 
 
 def test_evaluation_by_parts_counts_every_image_once(monkeypatch):
-    monkeypatch.setattr(train, "EVALUATION_BATCH", 1500)
-    train._compile_program.cache_clear()
+    monkeypatch.setattr(training.step, "EVALUATION_BATCH", 1500)
+    training.step._compile_program.cache_clear()
     config = Flags(epochs=1).resolved()
     data = TASKS[config.task].load(seed=0)
     devices = train.all_devices()
     program = train.compile_program(config, devices)
-    state = program.init(np.uint32(0), config.numbers())
+    state = program.init(np.uint32(0), config.hparams())
     part = devices.put_rows(data.test_images), devices.put_rows(data.test_labels)
     metrics = program.evaluate(state, part, len(data.test_labels), data.scale)
     model = pure(TASKS[config.task].build)
@@ -57,7 +56,7 @@ def test_evaluation_by_parts_counts_every_image_once(monkeypatch):
     log_sums = np.log(np.sum(np.exp(logits), -1))
     losses = log_sums - logits[np.arange(3976), data.test_labels]
     assert float(metrics.loss) == pytest.approx(losses.sum(), rel=1e-4)
-    train._compile_program.cache_clear()
+    training.step._compile_program.cache_clear()
 
 
 def test_rows_that_fill_up_a_batch_do_not_count():

@@ -13,6 +13,7 @@ from layca_optax import layca, layer_depths
 from models import pure
 from models.resnet import ResNet
 from models.vgg import VGG, WilsonVGG
+from training.step import train_step
 
 TINY_IMAGENET = partial(VGG, filters=(32, 64, 128, 256, 512), convs=(2,) * 5, classes=200)
 FULL_SIZE = [
@@ -90,7 +91,7 @@ def test_a_step_turns_every_kernel_by_the_same_angle(small):
     optimizer = layca(3**-3)
     state = train.TrainState(jnp.int32(0), params, model_state, optimizer.init(params))
     images = jax.random.normal(jax.random.key(1), (8, 2, 2, 3))
-    new, _ = jax.jit(partial(train.train_step, model, optimizer))(state, images, jnp.arange(8))
+    new, _ = jax.jit(partial(train_step, model, optimizer))(state, images, jnp.arange(8))
     for before, after in zip(*map(jax.tree.leaves, (params, new.params)), strict=True):
         assert oracle.angle(before, after) == pytest.approx(np.arctan(3**-3), rel=1e-4)
         assert oracle.norm(after) == pytest.approx(oracle.norm(before), rel=1e-5)

@@ -14,7 +14,7 @@ import pytest
 from test_devices import losses_in_float64, one_device
 
 import train
-from training import processes
+from training import parallel
 from training.config import UsageError
 
 ROOT = Path(__file__).parent.parent
@@ -61,9 +61,9 @@ def ends(started):
 def test_three_epochs_on_two_processes_are_those_on_one_device():
     code = """
 import jax
-from training import processes
-processes.start()
-from training.devices import all_devices
+from training import parallel
+parallel.start_distributed()
+from training.parallel import all_devices
 from test_devices import losses_in_float64
 assert jax.device_count() == 4 and jax.local_device_count() == 2
 with jax.enable_x64(True):
@@ -129,11 +129,11 @@ def test_an_environment_that_names_no_others_is_refused(environment, message, mo
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=message):
-        processes.start()
+        parallel.start_distributed()
 
 
 def test_alone_a_process_is_the_first_and_asks_nobody():
-    assert processes.is_first()
-    assert [processes.any_process(flag) for flag in (True, False)] == [True, False]
+    assert parallel.is_primary()
+    assert [parallel.any_process(flag) for flag in (True, False)] == [True, False]
     with pytest.raises(ZeroDivisionError):
-        processes.first_alone(lambda: 1 / 0)
+        parallel.on_primary(lambda: 1 / 0)

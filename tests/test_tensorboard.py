@@ -13,9 +13,9 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 import train
 from data.writing import FileError
 from training.config import Flags
+from training.report import TensorBoard
+from training.run import Session
 from training.run_folder import RunFolder
-from training.scalars import Scalars
-from training.session import Session
 
 SHORT = ["--epochs", "2", "--batch-size", "512"]
 
@@ -98,7 +98,7 @@ def record(epoch, **changes):
 def test_what_is_not_finite_is_nan_and_what_was_not_looked_at_is_left_out(tmp_path):
     spoiled = record(2, train_loss=None, rotation={"a/kernel": None}, skipped={"a/kernel": 2, "b/kernel": 3})
     unseen = record(3, test_accuracy=None, validation_accuracy=None)
-    writer = Scalars(tmp_path / "tensorboard")
+    writer = TensorBoard(tmp_path / "tensorboard")
     writer.add([record(1), spoiled, unseen])
     writer.close()
     (_, first), (_, second), (_, third) = scalars(tmp_path)
@@ -125,13 +125,13 @@ def test_a_full_disk_ends_with_the_name_of_the_folder(tmp_path, monkeypatch, cap
     assert scalars(folder) == [expected(record) for record in records(folder)]
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="file could not be written"):
-        Scalars(tmp_path / "file")
+        TensorBoard(tmp_path / "file")
 
 
 def test_of_several_processes_only_the_first_writes(tmp_path, monkeypatch):
-    for module in ("processes", "session"):
-        monkeypatch.setattr(f"training.{module}.is_first", lambda: False)
+    for module in ("parallel", "run"):
+        monkeypatch.setattr(f"training.{module}.is_primary", lambda: False)
     with Session(Flags(epochs=30).resolved(), RunFolder(tmp_path / "run", with_tensorboard=True)) as session:
         session.restore({})
-        session.keep({}, record(1))
+        session.log_and_checkpoint({}, record(1))
     assert not (tmp_path / "run" / "tensorboard").exists()

@@ -111,8 +111,8 @@ def test_variances_are_the_parts_of_the_whole():
 def test_without_projection_is_layca_without_the_tangent():
     params = {"kernel": jnp.arange(1.0, 7).reshape(2, 3)}
     steps = {"kernel": jnp.array([[1.0, 0, 2], [0, 3, 1]])}
-    numbers = Hyperparameters(0.1, 0.0, 0.0)
-    optimizer = without_projection("sgd", True, numbers, {"kernel": 0}, lambda count: 1.0)
+    hparams = Hyperparameters(0.1, 0.0, 0.0)
+    optimizer = without_projection("sgd", True, hparams, {"kernel": 0}, lambda count: 1.0)
     updates = [
         transformation.update(steps, transformation.init(params), params)[0]["kernel"]
         for transformation in (optimizer, layca(0.1, tangent=False), layca(0.1))

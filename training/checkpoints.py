@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from data.writing import FileError, first_line, reraise_os_errors
-from training.processes import first_alone
+from training.parallel import on_primary
 
 
 class DamagedError(Exception):
@@ -79,7 +79,7 @@ class Checkpoints:
             number += 1
             place = parent / f"damaged-checkpoint-{epoch}-{number}"
         with reraise_os_errors(place):
-            first_alone(lambda: self.path(epoch).rename(place))
+            on_primary(lambda: self.path(epoch).rename(place))
         self._manager = self._open()
         return place
 

@@ -35,7 +35,7 @@ class Config:
     validation: bool
     data_dir: str | None
 
-    def numbers(self) -> Hyperparameters:
+    def hparams(self) -> Hyperparameters:
         """Those that its compiled program takes as arguments."""
         return Hyperparameters(self.learning_rate, self.alpha, self.weight_decay)
 

@@ -61,10 +61,14 @@ class Hyperparameters(NamedTuple):
     weight_decay: jax.typing.ArrayLike
 
 
+# Called with the arguments of `make_optimizer`; equal functions share what is compiled.
+MakeOptimizer = Callable[..., optax.GradientTransformationExtraArgs]
+
+
 def make_optimizer(
     name: str,
     with_layca: bool,
-    numbers: Hyperparameters,
+    hparams: Hyperparameters,
     depths: Any,
     schedule: optax.Schedule,
 ) -> optax.GradientTransformationExtraArgs:
@@ -75,15 +79,15 @@ def make_optimizer(
     Args:
       name: a key of `DIRECTIONS`.
       with_layca: whether kernels rotate.
-      numbers: learning rate, alpha and Keras' weight decay; may be traced.
+      hparams: learning rate, alpha and Keras' weight decay; may be traced.
       depths: of the parameters, from `layer_depths`.
       schedule: the factor that multiplies the learning rate at every step.
     """
-    rates = alpha_learning_rates(lambda count: numbers.learning_rate * schedule(count), numbers.alpha, depths)
+    rates = alpha_learning_rates(lambda count: hparams.learning_rate * schedule(count), hparams.alpha, depths)
     is_kernel = jax.tree.map(lambda depth: depth >= 0, depths)
     chain = optax.chain(
         # The gradient of weight_decay * ||w||^2, over kernels only.
-        optax.add_decayed_weights(2 * jnp.asarray(numbers.weight_decay), mask=is_kernel),
+        optax.add_decayed_weights(2 * jnp.asarray(hparams.weight_decay), mask=is_kernel),
         DIRECTIONS[name](),
         # A rule under which nothing rotates leaves the plain optimizer with layer-wise rates.
         layca(rates, rotate="layer" if with_layca else lambda path, leaf: None),

@@ -18,8 +18,8 @@ from plotly.subplots import make_subplots
 
 from data.writing import atomic_write
 from training.config import Config, flag
-from training.records import final_accuracy
 from training.report import show
+from training.run_folder import final_accuracy
 from training.tasks import TASKS
 
 # From the first layer to the last; each has a contrast of 3 or more with white and with black.

@@ -1,10 +1,11 @@
 """The files of a run: config.json, metrics.jsonl, rotation.png, report.html, checkpoint/ and tensorboard/."""
 
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -15,6 +16,21 @@ from filelock import FileLock, Timeout
 from data import Source
 from data.writing import FileError, atomic_write, reraise_os_errors
 from training.config import Config, UsageError, flag
+
+
+def finite(value: Any) -> float | None:
+    """JSON has no NaN and no infinity; what is not finite becomes null there."""
+    return float(value) if math.isfinite(value) else None
+
+
+def final_accuracy(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """The last test accuracy or, where images were held out, that of the epoch best on those."""
+    looked = [record for record in records if record["test_accuracy"] is not None]
+    if not looked:
+        return None
+    if "validation_accuracy" in looked[-1]:
+        return max(looked, key=lambda record: record["validation_accuracy"] or 0.0)["test_accuracy"]
+    return looked[-1]["test_accuracy"]
 
 
 class RunFolder:

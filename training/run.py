@@ -1,8 +1,11 @@
-"""A run in its folder: where it begins, what is kept of every epoch, what is left at the end."""
+"""A run in its folder: where it begins, what is kept of every epoch, what is left at the end, and signals."""
 
 import shlex
+import signal
 import sys
+import threading
 from contextlib import ExitStack, closing
+from types import FrameType
 from typing import Any
 
 import jax
@@ -12,19 +15,57 @@ from data import Source
 from data.writing import FileError
 from training.checkpoints import Checkpoints, DamagedError, OtherStateError
 from training.config import Config, UsageError
-from training.interruption import Interrupted, Interruption
 from training.page import write_page
-from training.processes import any_process, first_alone, is_first
-from training.report import Progress, plot_rotation, rotation_table
+from training.parallel import any_process, is_primary, on_primary
+from training.report import Progress, TensorBoard, plot_rotation, rotation_table
 from training.run_folder import RunFolder
-from training.scalars import Scalars
+
+# None: the handler is not Python's.
+_PYTHONS_OWN = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None)
+
+
+class Interrupted(Exception):  # noqa: N818 (no error)
+    """The run was asked to end and has saved its state; the message says how to continue."""
+
+
+class Interruption:
+    """While entered, SIGTERM and Ctrl-C only set `signal_name`; a second Ctrl-C aborts at once.
+
+    A handler that somebody else has set, as submitit does for its jobs, stays.
+
+    Attributes:
+      signal_name: of the signal that arrived, `None` if none did.
+    """
+
+    def __init__(self) -> None:
+        self.signal_name: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        # Elsewhere Python lets nobody handle signals.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) not in _PYTHONS_OWN:
+                    continue
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal_name = signal.Signals(number).name
+        # Not KeyboardInterrupt, which would wait for the device and for checkpoints.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        print(f"\n{self.signal_name}: ends after this epoch; Ctrl-C aborts at once", file=sys.stderr)
 
 
 class Session:
     """Keeps a run's states and records.
 
-    Use as a context; `restore` comes first, then `keep` after every epoch, then `finish`. With several
-    processes the first one writes; all of them save their part of the state.
+    Use as a context; `restore` comes first, then `log_and_checkpoint` after every epoch, then `close`. Of
+    several processes the primary one writes; all of them save their part of the state.
 
     Args:
       config: the run.
@@ -53,7 +94,7 @@ class Session:
 
     def __enter__(self) -> "Session":
         with ExitStack() as stack:
-            first_alone(lambda: self._take(stack))
+            on_primary(lambda: self._take(stack))
             self._interruption = stack.enter_context(Interruption())
             self._checkpoints = stack.enter_context(Checkpoints(self._folder.checkpoints))
             self._stack = stack.pop_all()
@@ -79,7 +120,7 @@ class Session:
           UsageError: the state is that of another network.
         """
         state = self._restore_newest(like)
-        first_alone(self._keep_records)
+        on_primary(self._keep_records)
         self.records = self._folder.read_metrics()
         self._progress = self._stack.enter_context(Progress(self._config.epochs, self._saved))
         return state
@@ -87,8 +128,8 @@ class Session:
     def _keep_records(self) -> None:
         kept = self._folder.keep_metrics(self._saved)
         if self._folder.with_tensorboard:
-            self._scalars = self._stack.enter_context(closing(Scalars(self._folder.tensorboard)))
-            self._scalars.add(kept)
+            self._tensorboard = self._stack.enter_context(closing(TensorBoard(self._folder.tensorboard)))
+            self._tensorboard.add(kept)
 
     def _restore_newest(self, like: Any) -> Any | None:
         epochs = [record["epoch"] for record in self._folder.read_metrics()]
@@ -111,21 +152,21 @@ class Session:
             raise FileError("; ".join([*damaged.values(), "none is left: start over with --overwrite"]))
         for epoch, message in damaged.items():
             place = self._checkpoints.set_aside(epoch)
-            if is_first():
+            if is_primary():
                 after = f"going on from epoch {self._saved}"
                 print(f"{message}, it is now {place}; {after}", file=sys.stderr)
         return state
 
-    def keep(self, state: Any, record: dict[str, Any]) -> None:
+    def log_and_checkpoint(self, state: Any, record: dict[str, Any]) -> None:
         """Writes the record of an epoch and, every tenth of all epochs, the state after it.
 
         Raises:
           Interrupted: the run was asked to end; the state is saved.
         """
-        if is_first():
+        if is_primary():
             self._folder.append_metrics(record)
             if self._folder.with_tensorboard:
-                self._scalars.add([record])
+                self._tensorboard.add([record])
         self.records.append(record)
         self._state = state
         self._progress.show(record)
@@ -148,13 +189,13 @@ class Session:
             self._checkpoints.save(epoch, self._state)
             self._saved = epoch
 
-    def finish(self, reason: str | None) -> None:
+    def close(self, reason: str | None) -> None:
         """Saves the last state, draws the curves and prints how far every layer turned."""
         last = self.records[-1]
         if last["epoch"] != self._saved:
             self._save()
         self._progress.close()
-        if is_first():
+        if is_primary():
             plot_rotation(self._config.title(), self.records, self._folder.rotation_plot)
             write_page(self._config, self.records, reason, self._folder.report)
         if reason is not None:

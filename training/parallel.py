@@ -1,14 +1,18 @@
-"""Where arrays live: rows of data and batches spread over all devices, the state on each or spread too."""
+"""Where arrays live, and how processes train together: devices, data on them, who writes and prints."""
 
 import glob
 import os
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from data import Dataset, Scale, Source, hold_out
 from training.config import UsageError
 
 _AXIS = "devices"
@@ -122,3 +126,120 @@ def warn_of_idle_gpu() -> None:
             ' Install jax for CUDA, pip install -e ".[cuda]"; JAX_PLATFORMS=cpu silences this',
             file=sys.stderr,
         )
+
+
+# Images and their labels.
+Rows = tuple[jax.Array, jax.Array]
+
+
+class Placed(NamedTuple):
+    """What a run trains on and looks at.
+
+    Attributes:
+      train: the images that are trained on.
+      splits: by the name of the metric, other images and how many they are without filled up rows.
+      scale: of the images that are trained on.
+      source: what the dataset was read from.
+    """
+
+    train: Rows
+    splits: Mapping[str, tuple[Rows, int]]
+    scale: Scale
+    source: Source | None
+
+
+def place(data: Dataset, devices: Devices, held_out_by: int | None) -> Placed:
+    """Puts a dataset on the devices.
+
+    Args:
+      data: the dataset.
+      devices: where to.
+      held_out_by: the seed that chooses a tenth of the training images to hold out; `None` holds out none.
+    """
+
+    def put(images: np.ndarray, labels: np.ndarray) -> Rows:
+        return devices.put_rows(images), devices.put_rows(labels)
+
+    splits = {"test_accuracy": (put(data.test_images, data.test_labels), len(data.test_labels))}
+    if held_out_by is not None:
+        data = hold_out(data, held_out_by)
+        held_out = put(data.test_images, data.test_labels), len(data.test_labels)
+        splits["validation_accuracy"] = held_out
+    return Placed(put(data.train_images, data.train_labels), splits, data.scale, data.source)
+
+
+COORDINATOR = "JAX_COORDINATOR_ADDRESS"
+_NUMBERS = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+class OtherProcessError(Exception):
+    """Another process ended the run."""
+
+
+def start_distributed() -> None:
+    """Connects this process with the others.
+
+    JAX itself finds them under Slurm, Open MPI, Kubernetes and on TPUs, and reads the coordinator's address
+    from the environment; elsewhere their number and this one's place are read there too.
+
+    Raises:
+      UsageError: the environment does not say who the others are.
+    """
+    given = {name: os.environ[name] for name in _NUMBERS if name in os.environ}
+    if given and (len(given) < len(_NUMBERS) or COORDINATOR not in os.environ):
+        missing = [name for name in (COORDINATOR, *_NUMBERS) if name not in os.environ]
+        raise UsageError(f"--distributed: {' and '.join(given)} is set, {' and '.join(missing)} is not")
+    for name, value in given.items():
+        if not value.isdecimal():
+            raise UsageError(f"--distributed: {name} must be a number, not {value!r}")
+    count, number = (int(given[name]) if given else None for name in _NUMBERS)
+    if count is not None and number is not None and number >= count:
+        raise UsageError(f"--distributed: JAX_PROCESS_ID must be below the {count} processes, not {number}")
+    try:
+        jax.distributed.initialize(num_processes=count, process_id=number)
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"--distributed: {error}. Without a cluster that JAX knows, set {COORDINATOR} (host:port of"
+            f" process 0), {_NUMBERS[0]} and {_NUMBERS[1]} (0, 1, ...)"
+        ) from error
+
+
+def is_primary() -> bool:
+    """Whether this is the process that writes and prints."""
+    return jax.process_index() == 0
+
+
+@contextmanager
+def only_primary_prints() -> Iterator[None]:
+    """On all others standard output goes nowhere."""
+    if is_primary():
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set on one of the processes; all of them must ask."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+
+
+def on_primary(action: Callable[[], object]) -> None:
+    """Runs `action` on the first process while the others wait; what it raises ends them too.
+
+    Raises:
+      OtherProcessError: on the others, if `action` raised.
+    """
+    error = None
+    if is_primary():
+        try:
+            action()
+        except Exception as raised:
+            error = raised
+    failed = any_process(error is not None)
+    if error is not None:
+        raise error
+    if failed:
+        raise OtherProcessError("the first process ended the run; its message says why")

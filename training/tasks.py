@@ -126,7 +126,7 @@ _RESNET = _MNIST5K._replace(
 )
 
 
-# The paper's networks, narrow, on CIFAR-10 at 16 x 16 pixels. They fit 2,000 images in two minutes of one core.
+# The paper's networks, narrow, on CIFAR-10 at 16 x 16 pixels. They fit 2,000 images in two minutes of a core.
 # The VGG of 25 layers, which separates Layca from SGD the most, needs more images and does not fit them.
 _SMALL = Task(
     load=partial(_small, 2000),

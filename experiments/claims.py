@@ -87,16 +87,19 @@ def described(name: str, values: np.ndarray) -> str:
     return f"{name} {np.mean(values):+.2g} ± {error:.1g} [{low:.2g}, {high:.2g}]"
 
 
-def row(claim: Claim, command: str, results: Results) -> str:
+def judged(claim: Claim, results: Results) -> tuple[str, str]:
+    """What was found in words and numbers, and the verdict; none where runs are missing."""
     try:
         ours, parts = claim.measure(results)
-        measured = "; ".join([ours, *(described(name, values) for name, values in parts.items())])
-        cells = [measured, verdict(parts)]
     except MissingRunError:
-        cells = ["not run yet", ""]
+        return "not run yet", ""
     except LostRunsError:
-        cells = ["lost in every seed", verdict({})]
-    return f"| {' | '.join([claim.text, f'`{command}`', claim.paper, *cells])} |"
+        return "lost in every seed", verdict({})
+    return "; ".join([ours, *(described(name, values) for name, values in parts.items())]), verdict(parts)
+
+
+def row(claim: Claim, command: str, results: Results) -> str:
+    return f"| {' | '.join([claim.text, f'`{command}`', claim.paper, *judged(claim, results)])} |"
 
 
 def slope(values: np.ndarray, positions: Sequence[float] | np.ndarray) -> np.ndarray:

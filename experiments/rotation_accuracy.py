@@ -84,7 +84,7 @@ def correlations(lines: Sequence[Mapping[str, Any]], summary: Callable[[np.ndarr
     found = [
         np.corrcoef(rankdata(np.array(points), axis=0).T)[0, 1]
         for _, points in sorted(by_seed.items())
-        if len(points) >= ENOUGH_RUNS
+        if len(points) >= ENOUGH_RUNS and np.ptp(points, axis=0).all()
     ]
     if not found:
         raise LostRunsError

@@ -26,6 +26,7 @@ from training.tasks import TASKS
 @pytest.fixture
 def gpu(monkeypatch):
     """As on a machine with two GPUs that jax uses."""
+    jax.devices()  # jax itself looks for the same files when it starts
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

@@ -85,7 +85,7 @@ def alpha_learning_rates(
         depth = np.asarray(depth)
         factor = jnp.where(depth < 0, 1, multipliers[np.maximum(depth, 0)])
         if callable(learning_rate):
-            return lambda count: factor * learning_rate(count)
-        return factor * learning_rate
+            return lambda count: factor * jnp.asarray(learning_rate(count)).astype(factor.dtype)
+        return factor * jnp.asarray(learning_rate).astype(factor.dtype)
 
     return jax.tree.map(rate, depths)

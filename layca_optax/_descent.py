@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from layca_optax._floats import at_least_float32
 from layca_optax._paths import check_same_leaves, join, leaf_paths
 from layca_optax._rules import is_inexact
 
@@ -16,7 +17,7 @@ _MOST_STEPS = 1000
 
 
 def check_descent(
-    optimizer: optax.GradientTransformation, params: optax.Params, gradients: optax.Updates, **extra_args: Any
+    optimizer: optax.GradientTransformation, params: Any, gradients: Any, **extra_args: Any
 ) -> None:
     """Raises an error if an optimizer's updates point up the gradient, and names the leaves.
 
@@ -106,9 +107,7 @@ def _cosines(
 
 
 def _cosine(gradient: Any, update: Any, reverse: Any) -> jax.Array:
-    g, d = (
-        x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (jnp.asarray(gradient), update - reverse)
-    )
+    g, d = (x.astype(at_least_float32(x.dtype)) for x in (jnp.asarray(gradient), update - reverse))
     # Brought to size 1 first: squares could vanish or overflow.
     g, d = (x / jnp.maximum(jnp.max(jnp.abs(x), initial=0), jnp.finfo(x.dtype).tiny) for x in (g, d))
     norms = jnp.sqrt(jnp.sum(jnp.abs(g) ** 2) * jnp.sum(jnp.abs(d) ** 2))

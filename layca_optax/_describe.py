@@ -29,7 +29,7 @@ _MOST_PROBLEMS = 6
 
 
 def describe(
-    params: optax.Params,
+    params: Any,
     *,
     rotate: Rotate = "layer",
     learning_rate: Any = None,
@@ -50,7 +50,8 @@ def describe(
       for a leaf that `layca` would refuse) and rate; then the
       number of parameters; last, what is probably a mistake, with the near misses: that nothing rotates, a
       rate that matches no parameter, a parameter without a rate (`layca` refuses it unless `others`
-      trains it), a rate of the wrong shape, an optimizer that climbs the loss.
+      trains it), a rate of the wrong shape, pieces of leaves inside of `jax.shard_map`, an optimizer that
+      climbs the loss.
 
     Raises:
       ValueError: as `layca` does for unknown rules and for rates that are negative, NaN or infinite.
@@ -85,6 +86,7 @@ def describe(
         rows = [row[:-1] for row in rows]
     if all(ax is None for ax in axes):
         problems.insert(0, _why_nothing_rotates(rotate, paths, leaves))
+    problems += _pieces_of_vectors(paths, leaves, axes)
     if optimizer is not None:
         problems += _wrong_direction(optimizer, params)
     if len(problems) > _MOST_PROBLEMS:
@@ -123,6 +125,31 @@ def _summary(leaves: list[Any], axes: list[Axes | None]) -> str:
     entries = sum(int(np.prod(leaf.shape)) for leaf, _ in rotating)
     vectors = sum(_num_vectors(ax) for leaf, ax in rotating)
     return f"{total:,} parameters, {entries:,} of them rotate in {vectors:,} vector{'s' * (vectors != 1)}"
+
+
+def _pieces_of_vectors(paths: list[str], leaves: list[Any], axes: list[Axes | None]) -> list[str]:
+    """Inside of `shard_map`, which leaves that rotate may be other ones on each device."""
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    rotating = [(path, leaf) for path, leaf, ax in zip(paths, leaves, axes, strict=True) if ax is not None]
+    pieces = [repr(path) for path, leaf in rotating if manual and _varies(leaf)]
+    if not pieces:
+        return []
+    more = f" and {len(pieces) - 3:,} more leaves" if len(pieces) > 3 else ""
+    return [
+        f"inside of shard_map over {', '.join(map(repr, manual))}, {', '.join(pieces[:3])}{more} may be other"
+        " arrays on each device: if they are pieces of one leaf, each would be a vector of its own; call"
+        " layca outside of shard_map"
+    ]
+
+
+def _varies(leaf: Any) -> bool:
+    if not isinstance(leaf, jax.core.Tracer):
+        return False
+    # Its name depends on the version of jax.
+    kind = jax.typeof(leaf)
+    return bool(
+        getattr(getattr(kind, "manual_axis_type", None), "varying", None) or getattr(kind, "vma", None)
+    )
 
 
 def _wrong_direction(optimizer: optax.GradientTransformation, params: Any) -> list[str]:

@@ -1,13 +1,23 @@
 """Floating-point numbers: a rounding that stays, and a scale at which squares keep their digits."""
 
+from functools import reduce
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 
+def at_least_float32(*dtypes: jax.typing.DTypeLike) -> jnp.dtype:
+    """The dtype in which numbers of these dtypes are computed with, whatever promotion JAX allows."""
+    # Floats of 8 bits promote to nothing.
+    wide = [dtype if jnp.dtype(dtype).itemsize > 1 else jnp.float32 for dtype in dtypes]
+    with jax.numpy_dtype_promotion("standard"):
+        return reduce(jnp.promote_types, wide, jnp.dtype(jnp.float32))
+
+
 def rounded(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Rounds to a dtype for good, in at least float32: XLA may leave out a rounding between conversions."""
-    info, wide = jnp.finfo(dtype), x.astype(jnp.promote_types(dtype, jnp.float32))
+    info, wide = jnp.finfo(dtype), x.astype(at_least_float32(dtype))
     if info.bits >= 32:
         return wide
     narrow = lax.reduce_precision(wide, exponent_bits=info.nexp, mantissa_bits=info.nmant)

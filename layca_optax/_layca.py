@@ -1,11 +1,12 @@
 """Layca: every layer's weight vector turns by the angle that its learning rate says."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from layca_optax._floats import at_least_float32
 from layca_optax._norms import norms_of_leaves, refuse_lost_norms, refuse_zero_vectors
 from layca_optax._paths import check_same_leaves
 from layca_optax._rates import check_rates, rates_for_leaves
@@ -14,6 +15,7 @@ from layca_optax._rules import (
     Rotate,
     check_rule,
     is_inexact,
+    refuse_flat,
     rotating_leaves,
     vector_axes,
     vectors_shape,
@@ -40,12 +42,12 @@ class LaycaState(NamedTuple):
 
 
 def layca(
-    learning_rate: optax.ScalarOrSchedule | optax.Params = 3**-3,
+    learning_rate: optax.ScalarOrSchedule | Any = 3**-3,
     *,
     rotate: Rotate = "layer",
     others: optax.GradientTransformation | None = None,
     tangent: bool = True,
-    retraction: str = "projection",
+    retraction: Literal["projection", "geodesic"] = "projection",
     flip_sign: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Turns every layer's weight vector by `arctan(learning_rate)` radians in the direction of the update.
@@ -80,6 +82,10 @@ def layca(
     Norms are taken at `init`, and weights are drawn back to them: load weights first and then call `init`, or
     give the state to `rebase`. A state is reset by `init` too; zeros in its place are no norms, and refused
     where they can be seen, outside of `jit`.
+
+    Shards are no vectors: under `jit`, whatever the mesh, a sharded leaf turns as a whole. Inside of
+    `jax.shard_map` the leaves are what a device has, and each device would turn its own piece by the angle;
+    call `layca` outside of it, on the results. `optax.flatten` makes one array of all leaves; keep it out.
 
     Arithmetic is in at least float32; the update has the parameter's dtype. On CPUs XLA takes numbers below
     the smallest normal one (1.2e-38 in float32 and bfloat16, 2.2e-308 in float64) for zeros: a step all of
@@ -121,8 +127,9 @@ def layca(
       ValueError: at once, for an unknown `rotate` or `retraction` and for learning rates that are negative,
         NaN or infinite; at `init`, for a rotating vector that is zero (if its value can be seen) or has one
         entry, a complex or 8-bit leaf that would rotate, shapes without values, learning rates that do not
-        match the parameters; at `update`, if `params` is missing or does not match the updates or the state.
-        Messages name the path of the leaf.
+        match the parameters, and inside of `optax.flatten` under the name of a rule; at
+        `update`, if `params` is missing or does not match the updates or the state. Messages name the path of
+        the leaf.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -151,6 +158,7 @@ def layca(
         return (turn(*arguments, axes=axes, tangent=tangent, retraction=retraction),)
 
     def init_fn(params: optax.Params) -> LaycaState:
+        refuse_flat("layca", rotate, params)
         leaves, treedef = jax.tree.flatten(params)
         axes = vector_axes(rotate, params)
         count = jnp.zeros([], jnp.int32)
@@ -215,9 +223,10 @@ def layca(
 
 
 def _plain_step(weights: jax.Array, step: Any, rate: Any) -> jax.Array:
-    # Floats of 8 bits promote to nothing.
-    dtype = jnp.promote_types(weights.dtype, jnp.float32) if weights.dtype.itemsize > 1 else jnp.float32
-    scaled = rate.astype(jnp.promote_types(rate.dtype, jnp.float32)) * jnp.asarray(step).astype(dtype)
+    dtype = at_least_float32(weights.dtype)
+    # A rate stays real where weights are complex.
+    real = jnp.finfo(dtype).dtype
+    scaled = rate.astype(at_least_float32(rate.dtype)).astype(real) * jnp.asarray(step).astype(dtype)
     return jnp.where(jnp.isfinite(rate), scaled, 0).astype(weights.dtype)
 
 

@@ -19,7 +19,7 @@ def check_rates(learning_rate: Any) -> None:
 
 
 def rates_for_leaves(
-    learning_rate: optax.ScalarOrSchedule | optax.Params,
+    learning_rate: optax.ScalarOrSchedule | Any,
     params: optax.Params,
     axes: list[Axes | None],
     wanted: list[bool],
@@ -41,7 +41,7 @@ def rates_for_leaves(
 
 
 def match_rates(
-    learning_rate: optax.ScalarOrSchedule | optax.Params,
+    learning_rate: optax.ScalarOrSchedule | Any,
     params: optax.Params,
     axes: list[Axes | None],
     wanted: list[bool],

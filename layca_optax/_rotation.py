@@ -1,13 +1,13 @@
 """How far layers have turned."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
-from layca_optax._floats import rounded
+from layca_optax._floats import at_least_float32, rounded
 from layca_optax._norms import vector_norms
 from layca_optax._paths import check_same_leaves
 from layca_optax._rules import Axes, Rotate, as_vectors, rotating_leaves, vector_axes
@@ -15,9 +15,7 @@ from layca_optax._vectors import per_vector, sum_vectors
 from layca_optax._xla_cpu import after
 
 
-def layer_rotation(
-    params: optax.Params, reference: optax.Params, *, rotate: Rotate = "layer"
-) -> dict[str, jax.Array]:
+def layer_rotation(params: Any, reference: Any, *, rotate: Rotate = "layer") -> dict[str, jax.Array]:
     r"""The cosine distance of every rotating layer from a reference, usually its initialisation.
 
     .. math:: 1 - \cos(w, r) = \tfrac{1}{2} \left\| \frac{w}{\|w\|} - \frac{r}{\|r\|} \right\|^2
@@ -58,7 +56,7 @@ def layer_rotation(
 
 
 def _cosine_distance(weights: jax.Array, reference: jax.Array, axes: Axes) -> jax.Array:
-    wide = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = lambda x: x.astype(at_least_float32(x.dtype))
     (w, plain), (r, _) = as_vectors(wide(weights), axes), as_vectors(wide(reference), axes)
     n, m = (per_vector(vector_norms(x, axes), w, plain) for x in (weights, reference))
     # Brought to the reference's length and only then to 1: equal vectors are exactly 0 apart.
@@ -87,8 +85,8 @@ def measure_step(
       angles with the old ones in radians, and their norms divided by the initial ones.
     """
     initial_norm, inverse_norm, norm = norms
-    dtype = jnp.promote_types(weights.dtype, jnp.float32)
-    wide = jnp.promote_types(dtype, update.dtype)
+    dtype = at_least_float32(weights.dtype)
+    wide = at_least_float32(dtype, update.dtype)
     new = rounded(weights.astype(wide) + update.astype(wide), weights.dtype)
     (v, plain), (w, _), (w0, _) = (as_vectors(x.astype(dtype), axes) for x in (new, weights, initial))
     each = lambda values: per_vector(values.astype(dtype), w, plain)

@@ -2,11 +2,13 @@
 
 import difflib
 import math
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from layca_optax._paths import join, leaf_paths, refuse_twice
 
@@ -14,7 +16,7 @@ from layca_optax._paths import join, leaf_paths, refuse_twice
 # which it is cut: its length for an axis along which every index is a vector of its own.
 Axes = tuple[tuple[int, int], ...]
 Rule = Callable[[str, Any], tuple[int | tuple[int, int], ...] | None]
-Rotate = str | Rule
+Rotate = Literal["layer", "stacked_layer", "neuron"] | Rule
 
 
 def vector_axes(rotate: Rotate, tree: Any) -> list[Axes | None]:
@@ -57,6 +59,23 @@ def check_rule(rotate: Rotate) -> None:
         raise ValueError(
             f"rotate must be one of {', '.join(map(repr, _RULES))} or a function"
             f" (path, leaf) -> None or a tuple of axes, not {rotate!r}"
+        )
+
+
+def refuse_flat(owner: str, rotate: Rotate, params: Any) -> None:
+    """Raises `ValueError` inside of `optax.flatten` under a named rule, which turns nothing there."""
+    leaves = jax.tree.leaves(params)
+    if not isinstance(rotate, str) or leaf_paths(params) != [()] or jnp.ndim(leaves[0]) != 1:
+        return
+    # An array with one axis does not tell where it comes from, but the calls do.
+    frame, flatten = sys._getframe(), optax.flatten.__code__.co_filename
+    while frame is not None and frame.f_code.co_filename != flatten:
+        frame = frame.f_back
+    if frame is not None:
+        raise ValueError(
+            f"optax.flatten makes one array with one axis of all leaves, and rotate={rotate!r} turns nothing"
+            f" of it. Take {owner} out of optax.flatten. (With rotate=lambda path, leaf: () all leaves would"
+            " turn as one vector.)"
         )
 
 
@@ -106,7 +125,7 @@ def fewest_axes(name: str) -> int:
     return _RULES[name][0]
 
 
-def why_not(rotate: Rotate, path: str, leaf: Any) -> str | None:
+def why_not(rotate: Rotate | str, path: str, leaf: Any) -> str | None:
     """Why a leaf with enough axes does not rotate under a named rule; `None` for all others."""
     if not isinstance(rotate, str) or leaf.ndim < fewest_axes(rotate):
         return None

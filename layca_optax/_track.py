@@ -17,7 +17,7 @@ from layca_optax._paths import (
     unboxed,
 )
 from layca_optax._rotation import measure_step
-from layca_optax._rules import Rotate, check_rule, rotating_leaves, vector_axes, vectors_shape
+from layca_optax._rules import Rotate, check_rule, refuse_flat, rotating_leaves, vector_axes, vectors_shape
 from layca_optax._small_leaves import for_each_leaf
 from layca_optax._state import by_path, check_layers, find_states, reboxed
 
@@ -77,8 +77,9 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
       `params`.
 
     Raises:
-      ValueError: at once, for an unknown rule; at `init`, for a complex leaf that would rotate; at `update`,
-        if `params` is missing or does not match the updates or the state. Messages name the path of the leaf.
+      ValueError: at once, for an unknown rule; at `init`, for a leaf that cannot rotate, as in `layca`; at
+        `update`, if `params` is missing or does not match the updates or the state. Messages name the path of
+        the leaf.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -100,6 +101,7 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
     check_rule(rotate)
 
     def init_fn(params: optax.Params) -> TrackRotationState:
+        refuse_flat("track_rotation", rotate, params)
         count = jnp.zeros([], jnp.int32)
         if not jax.tree.leaves(params):
             return TrackRotationState(count, *(jnp.zeros([]) for _ in range(4)))
@@ -170,7 +172,7 @@ def rebased_tracker(
     )
 
 
-def rotation_report(opt_state: optax.OptState) -> dict[str, dict[str, float | np.ndarray]]:
+def rotation_report(opt_state: Any) -> dict[str, dict[str, float | np.ndarray | jax.Array]]:
     """What `track_rotation` measured, wherever in an optimizer's state it stands.
 
     Outside `jit` it waits for the device and copies the numbers, all at once. Inside, where the numbers are

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from layca_optax._floats import moderating_scale, rounded
+from layca_optax._floats import at_least_float32, moderating_scale, rounded
 from layca_optax._rules import Axes, as_vectors
 from layca_optax._vectors import per_vector, sample, sum_vectors
 
@@ -44,7 +44,7 @@ def turn(
     retraction: str,
 ) -> jax.Array:
     """Computes a leaf's update `n0 v/||v|| - w`; zero for vectors without a direction to turn in."""
-    dtype = jnp.promote_types(weights.dtype, jnp.float32)
+    dtype = at_least_float32(weights.dtype)
     info = jnp.finfo(dtype)
     tiny, eps, huge = (float(x) for x in (info.tiny, info.eps, info.max))
     n0, rate = initial_norm.astype(dtype), rate.astype(dtype)
@@ -96,5 +96,5 @@ def turn(
     update = each(minus_n0) * jnp.where(jnp.isfinite(d), each(along) * u + each(across) * d, 0)
     # float16: an update may be twice as large as any weight. Elsewhere the bound of n0 suffices.
     if (narrow := jnp.finfo(weights.dtype)).maxexp < info.maxexp:
-        update = jnp.clip(update, narrow.min, narrow.max)
+        update = jnp.clip(update, float(narrow.min), float(narrow.max))
     return update.reshape(weights.shape).astype(weights.dtype)

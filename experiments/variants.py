@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ from layca_optax import alpha_learning_rates, layca, skip_nonfinite
 from models import pure
 from models.transformer import Transformer
 from training.optimizer import DIRECTIONS
+
+Retraction = Literal["projection", "geodesic"]
 
 BATCH, CONTEXT, WIDTH, DEPTH, HEADS = 16, 32, 32, 2, 2
 # Of leaves that do not rotate, and its factor at the end of a run, that of all rates.
@@ -55,7 +57,7 @@ class Variant(Training):
 
     base: str
     tangent: bool = True
-    retraction: str = "projection"
+    retraction: Retraction = "projection"
 
     def numbers(self) -> dict[str, Any]:
         flags = {"base": self.base, "tangent": self.tangent, "retraction": self.retraction}
@@ -82,7 +84,7 @@ def variant(task: str, base: str, power: int, seed: int, **flags: Any) -> Varian
 
 
 @cache
-def _make(base: str, tangent: bool, retraction: str) -> Any:
+def _make(base: str, tangent: bool, retraction: Retraction) -> Any:
     """In the place of `make_optimizer`; the same function for the same flags."""
 
     def make(
@@ -110,7 +112,7 @@ class Language:
     powers: Sequence[int]
     seeds: Sequence[int]
     tangent: bool = True
-    retraction: str = "projection"
+    retraction: Retraction = "projection"
 
     def numbers(self) -> dict[str, Any]:
         return {"program": "language", **asdict(self)}

@@ -198,14 +198,9 @@ def layca(
             other_steps = jax.tree.leaves(other_updates)
 
         sign = -1 if flip_sign else 1
-        turned = for_each_leaf(
-            turn_leaf,
-            [
-                ((jnp.asarray(weights[i]), steps[i]), (sign * rates[i], norms[name]))
-                for name, i, _ in rotating
-            ],
-            [ax for _, _, ax in rotating],
-        )
+        weight = lambda i: jnp.asarray(weights[i])
+        leaves = [((weight(i), steps[i]), (sign * rates[i], norms[name])) for name, i, _ in rotating]
+        turned = for_each_leaf(turn_leaf, leaves, [ax for _, _, ax in rotating])
         result: dict[int, jax.Array] = {i: u for (_, i, _), (u,) in zip(rotating, turned, strict=True)}
         for i, (w, s, other, rate) in enumerate(zip(weights, steps, other_steps, rates, strict=True)):
             w = jnp.asarray(w)

@@ -11,7 +11,7 @@ from layca_optax._norms import norms_of_leaves, refuse_zero_vectors
 from layca_optax._paths import unboxed
 from layca_optax._rules import Rotate, check_rule, rotating_leaves, vector_axes
 from layca_optax._state import by_path, find_states, reboxed
-from layca_optax._track import TrackRotationState, rebased_tracker
+from layca_optax._track import TrackRotationState, unmoved
 
 
 def rebase(opt_state: Any, params: Any, *, rotate: Rotate = "layer") -> Any:
@@ -63,7 +63,7 @@ def rebase(opt_state: Any, params: Any, *, rotate: Rotate = "layer") -> Any:
         # Copies: states may be donated, and no array twice.
         mine = {name: jnp.array(norms[name], copy=True) for name in state.initial_norm}
         if isinstance(state, TrackRotationState):
-            return rebased_tracker(state, {name: weights[name] for name in mine}, mine)
+            return _rebased_tracker(state, {name: weights[name] for name in mine}, mine)
         refuse_zero_vectors(mine)
         return state._replace(initial_norm=reboxed(state.initial_norm, mine))
 
@@ -109,6 +109,25 @@ def check_state(opt_state: Any) -> None:
             " or let `rotate` return None for them. If their weights are all right, the state is not:"
             " optimizer.init(params) or rebase(opt_state, params) takes their norms again."
         )
+
+
+def _rebased_tracker(
+    state: TrackRotationState, weights: dict[str, jax.Array], norms: dict[str, jax.Array]
+) -> TrackRotationState:
+    """The state with these weights as the reference, and the angles of the latest steps as they were."""
+    inverses, measured = unmoved(norms)
+    for name, numbers in by_path(state.measured).items():
+        last_step = unboxed(numbers)[..., 1]
+        if last_step.shape == norms[name].shape:
+            measured[name] = measured[name].at[..., 1].set(last_step)
+    copies = {name: jnp.array(w, copy=True) for name, w in weights.items()}
+    return TrackRotationState(
+        state.count,
+        reboxed(state.initial, copies),
+        reboxed(state.initial_norm, norms),
+        reboxed(state.inverse_norm, inverses),
+        reboxed(state.measured, measured),
+    )
 
 
 def _refuse_other_layers(state: Any, norms: dict[str, jax.Array], rotate: Rotate) -> None:

@@ -19,7 +19,7 @@ from layca_optax._paths import (
 from layca_optax._rotation import measure_step
 from layca_optax._rules import Rotate, check_rule, refuse_flat, rotating_leaves, vector_axes, vectors_shape
 from layca_optax._small_leaves import for_each_leaf
-from layca_optax._state import by_path, check_layers, find_states, reboxed
+from layca_optax._state import by_path, check_layers, find_states
 
 
 class TrackRotationState(NamedTuple):
@@ -110,7 +110,7 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
         # Copies: parameters may be donated.
         copied = partial(jax.tree.map, partial(jnp.array, copy=True))
         initial = {name: copied(boxes[i]) for name, i, _ in rotating_leaves(params, axes)}
-        return TrackRotationState(count, initial, norms, *_unmoved(norms))
+        return TrackRotationState(count, initial, norms, *unmoved(norms))
 
     def update_fn(
         updates: optax.Updates,
@@ -134,13 +134,8 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
         check_layers("track_rotation", shapes(initial), {name: weights[i].shape for name, i, _ in rotating})
         check_layers("track_rotation", shapes(norms), {name: vectors_shape(ax) for name, _, ax in rotating})
         measured: dict[str, jax.Array] = {}
-        leaves = [
-            (
-                (weights[i], steps[i], initial[name]),
-                (norms[name], state.inverse_norm[name], state.measured[name][..., 2]),
-            )
-            for name, i, _ in rotating
-        ]
+        known = lambda name: (norms[name], state.inverse_norm[name], state.measured[name][..., 2])
+        leaves = [((weights[i], steps[i], initial[name]), known(name)) for name, i, _ in rotating]
         results = for_each_leaf(measure_step, leaves, [ax for _, _, ax in rotating])
         for (name, i, _), result in zip(rotating, results, strict=True):
             steps[i], measured[name] = result
@@ -151,25 +146,6 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
 
     # optax types all states alike.
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyrefly: ignore[bad-argument-type]
-
-
-def rebased_tracker(
-    state: TrackRotationState, weights: dict[str, jax.Array], norms: dict[str, jax.Array]
-) -> TrackRotationState:
-    """The state with these weights as the reference, and the angles of the latest steps as they were."""
-    inverses, measured = _unmoved(norms)
-    for name, numbers in by_path(state.measured).items():
-        last_step = unboxed(numbers)[..., 1]
-        if last_step.shape == norms[name].shape:
-            measured[name] = measured[name].at[..., 1].set(last_step)
-    copies = {name: jnp.array(w, copy=True) for name, w in weights.items()}
-    return TrackRotationState(
-        state.count,
-        reboxed(state.initial, copies),
-        reboxed(state.initial_norm, norms),
-        reboxed(state.inverse_norm, inverses),
-        reboxed(state.measured, measured),
-    )
 
 
 def rotation_report(opt_state: Any) -> dict[str, dict[str, float | np.ndarray | jax.Array]]:
@@ -223,7 +199,7 @@ def _of_name(tracker: TrackRotationState, name: str) -> dict[str, jax.Array]:
     return {key: numbers[..., i] for i, key in enumerate(("from_init", "last_step", "norm"))}
 
 
-def _unmoved(norms: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+def unmoved(norms: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """What stands in a state beside these initial norms before the first step."""
     inverses = {name: 1 / jnp.where(norm > 0, norm, 1) for name, norm in norms.items()}
     zero_zero_one = lambda n: jnp.stack([jnp.zeros_like(n), jnp.zeros_like(n), jnp.ones_like(n)], -1)

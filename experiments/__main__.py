@@ -44,7 +44,16 @@ NAMES = (
         "fig10",
         "fig5b",
     ),
-    *("tuned", "batchnorm", "plateau-length", "projection", "adaptivity"),
+    *(
+        "tuned",
+        "batchnorm",
+        "plateau-length",
+        "projection",
+        "adaptivity",
+        "tangent",
+        "rates",
+        "rotation-accuracy",
+    ),
 )
 _Switch = tyro.conf.FlagCreatePairsOff
 
@@ -54,7 +63,8 @@ class Flags:
     """Rerun and redraw the figures and claims of the paper."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """fig1a to fig10, tuned, batchnorm, plateau-length, projection, adaptivity; `all`; `summary`, a table."""
+    """fig1a to fig10, tuned, batchnorm, plateau-length, projection, adaptivity, tangent, rates,
+    rotation-accuracy; `all`; `summary`, a table."""
     preset: Literal["laptop", "small", "paper"] = "laptop"
     """Networks for two cores, on embedded data or CIFAR-10 at 16 x 16, or the paper's for an accelerator."""
     list: _Switch[bool] = False
@@ -83,13 +93,19 @@ def experiment(name: str) -> Any:
     return import_module(f"experiments.{name.replace('-', '_')}")
 
 
+def known(name: str, preset: str, results: Results, guess: bool = False) -> list[Run]:
+    """The runs of an experiment: where they choose learning rates, also those that follow from the choice."""
+    module = experiment(name)
+    return module.runs(preset) + (module.then(preset, results, guess) if hasattr(module, "then") else [])
+
+
 def listing(names: Iterable[str], preset: str, results: Results) -> str:
     """A row an experiment: its runs, those that are done, its tasks, how long the others take."""
     lines = [f"{'name':15} {'log':15} {'runs':>5} {'done':>5} {'minutes left':>13}  data and network"]
     counted: set[str] = set()
     for name in names:
         module = experiment(name)
-        runs = {key(run.numbers()): run for run in module.runs(preset)}
+        runs = {key(run.numbers()): run for run in known(name, preset, results, guess=True)}
         left = {key: run for key, run in runs.items() if key not in results and key not in counted}
         counted |= set(left)
         minutes = sum(_seconds(run, results) for run in left.values()) / 60
@@ -145,7 +161,7 @@ def draw(name: str, preset: str, results: Results, figures: Path = FIGURES) -> P
     path = figures / preset / f"{name}.png"
     module = experiment(name)
     figure = module.draw(preset, results)
-    if data := results.data(key(run.numbers()) for run in module.runs(preset)):
+    if data := results.data(key(run.numbers()) for run in known(name, preset, results)):
         figure.text(0.99, 0.005, data, ha="right", va="bottom", fontsize="x-small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
@@ -157,9 +173,9 @@ def by_jobs(names: Iterable[str], flags: Flags, found: Results, folder: Path) ->
     assert flags.cluster is not None
     cluster = Cluster(flags.cluster, flags.preset, at_once=flags.jobs, minutes=flags.time_limit, jobs=folder)
     todo = [
-        (Log(flags.preset, module.LOG, found.folder), run)
-        for module in map(experiment, names)
-        for run in module.runs(flags.preset)
+        (Log(flags.preset, experiment(name).LOG, found.folder), run)
+        for name in names
+        for run in known(name, flags.preset, found)
         if key(run.numbers()) not in found
     ]
     return finish_by_jobs(todo, found, cluster, flags.data_dir)
@@ -195,18 +211,19 @@ def main(
         if flags.cluster is None and (flags.jobs, flags.time_limit) != (None, None):
             raise ClusterError("--jobs and --time-limit are for --cluster local and --cluster slurm")
         if flags.cluster is not None and not flags.draw:
-            failed = by_jobs(names, flags, found, jobs)
-            for message in failed:
-                print(f"python -m experiments: error: {message}", file=sys.stderr)
-            if failed:
-                return 1
+            for _ in range(2):
+                failed = by_jobs(names, flags, found, jobs)
+                for message in failed:
+                    print(f"python -m experiments: error: {message}", file=sys.stderr)
+                if failed:
+                    return 1
+                found = Results(flags.preset, results)
         for name in names:
-            if flags.cluster is None and not flags.draw:
-                module = experiment(name)
-                finish(
-                    Log(flags.preset, module.LOG, results), module.runs(flags.preset), found, flags.data_dir
-                )
-            found = Results(flags.preset, results)
+            # What follows from a choice is known only when its runs are done.
+            for _ in range(0 if flags.draw or flags.cluster is not None else 2):
+                log = Log(flags.preset, experiment(name).LOG, results)
+                finish(log, known(name, flags.preset, found), found, flags.data_dir)
+                found = Results(flags.preset, results)
             print(draw(name, flags.preset, found, figures))
     except Interrupted as reason:
         print(reason)

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from experiments.claims import Claim, Finding
 from experiments.curves import panels
 from experiments.presets import NAMES, SECTION6, Part
-from experiments.results import Results, spread
+from experiments.results import Results, spread, without_lost
 from experiments.runs import Training, rounded
 
 LOG = "adaptivity"
@@ -64,10 +64,12 @@ def runs(preset: str) -> list[Training]:
 
 
 def shares(runs: list[Training], results: Results) -> np.ndarray:
-    """The part of the variance that lies between layers, of shape `(seeds, epochs)`."""
+    """The part of the variance that lies between layers, `(seeds, epochs)`; NaN where a run was lost."""
     lines = [results.of(run) for run in runs]
+    epochs = min(len(line["between_layers"]) for line in lines)
     between, inside = (
-        np.array([line[name] for line in lines]) for name in ("between_layers", "inside_layers")
+        np.array([line[name][:epochs] for line in lines], float)
+        for name in ("between_layers", "inside_layers")
     )
     return between / (between + inside)
 
@@ -87,11 +89,11 @@ def draw(preset: str, results: Results) -> Figure:
 
 
 def mostly_between(part: Part, optimizer: str, results: Results) -> Finding:
-    found = shares(method(part, optimizer), results)
-    mean = found.mean()
-    first, last = found[:, 0], found[:, -1]
-    ours = f"{spread(first)} after one epoch, {spread(last)} at the end, {mean:.3f} over training"
-    return ours, [mean > 0.5, mean > 0.9]
+    runs = method(part, optimizer)
+    found = without_lost(shares(list(filter(results.has, runs)) or runs, results))
+    ours = f"{spread(found[:, 0])} after one epoch, {spread(found[:, -1])} at the end; over training"
+    mean = found.mean(axis=1)
+    return Finding(ours, {"share − .5": mean - 0.5, "share − .9": mean - 0.9})
 
 
 def claims(preset: str) -> list[Claim]:

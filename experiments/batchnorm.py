@@ -4,17 +4,16 @@ No figure in the paper. The eleven-layer MLP on MNIST-5k with and without batch-
 presets (the paper names no task).
 """
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Finding
-from experiments.curves import draw_rotation, final_rotation, layer_bar, panels, unevenness
+from experiments.curves import draw_rotation, layer_bar, mean_rotation, panels, unevenness
 from experiments.presets import Part
-from experiments.results import Results
+from experiments.results import Results, spread, value_of
 from experiments.runs import Training
 
 LOG = "batchnorm"
-PARTS = (Part("mnist5k-mlp", (0, 1, 2)), Part("mnist5k-mlp-no-norm", (0, 1, 2)))
+PARTS = tuple(Part(task, (0, 1, 2, 3, 4)) for task in ("mnist5k-mlp", "mnist5k-mlp-no-norm"))
 
 
 def runs(preset: str) -> list[Training]:
@@ -34,15 +33,16 @@ def draw(preset: str, results: Results) -> Figure:
 
 
 def norm_keeps_layers_together(results: Results) -> Finding:
-    found = [[results.of(run) for run in part.runs()] for part in PARTS]
-    far = [np.mean([final_rotation(run).mean() for run in side]) for side in found]
-    uneven = [np.mean([unevenness(run) for run in side]) for side in found]
-    accuracy = [results.spread(part.runs()) for part in PARTS]
-    ours = (
-        f"mean distance {far[0]:.2f} with and {far[1]:.2f} without, deviation over layers {uneven[0]:.2f} and"
-        f" {uneven[1]:.2f} of the mean, accuracy {accuracy[0]} and {accuracy[1]}"
+    sides = [part.runs() for part in PARTS]
+    far, uneven, accuracy = (
+        results.paired(sides, read) for read in (mean_rotation, unevenness, value_of("test_accuracy"))
     )
-    return ours, [far[0] > far[1], uneven[0] < uneven[1]]
+    ours = (
+        f"mean distance {far[0].mean():.2f} with and {far[1].mean():.2f} without, deviation over layers"
+        f" {uneven[0].mean():.2f} and {uneven[1].mean():.2f} of the mean, accuracy {spread(accuracy[0])} and"
+        f" {spread(accuracy[1])}"
+    )
+    return Finding(ours, {"further": far[0] - far[1], "more even": uneven[1] - uneven[0]})
 
 
 def claims(preset: str) -> list[Claim]:

@@ -46,8 +46,12 @@ def layer_bar(figure: Figure, axes: Any) -> None:
 
 
 def final_rotation(run: Mapping[str, Any]) -> np.ndarray:
-    """Every layer's cosine distance from initialisation at the end."""
+    """Every layer's cosine distance from initialisation at the end; NaN of a run that was lost."""
     return _floats([distances[-1] for distances in run["curves"]["rotation"].values()])
+
+
+def mean_rotation(run: Mapping[str, Any]) -> float:
+    return float(final_rotation(run).mean())
 
 
 def unevenness(run: Mapping[str, Any]) -> float:

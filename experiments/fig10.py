@@ -12,7 +12,7 @@ from experiments.claims import Claim, Finding
 from experiments.curves import draw_rotation, final_rotation, layer_bar, panels
 from experiments.methods import SIDES, method_runs
 from experiments.presets import NAMES, OPTIMIZERS, SECTION6, Part
-from experiments.results import Results
+from experiments.results import Results, without_lost
 from experiments.runs import Training
 
 LOG = "fig4"
@@ -39,16 +39,18 @@ def draw(preset: str, results: Results) -> Figure:
 
 
 def layca_turns_alike(part: Part, results: Results) -> Finding:
-    apart = {}
-    for layca in SIDES:
-        found = [results.of(part.runs(optimizer=name, layca=layca)[0]) for name in OPTIMIZERS]
-        rotation = np.array([final_rotation(run) for run in found])
-        apart[layca] = float(np.mean(rotation.std(axis=0) / rotation.mean(axis=0)))
+    """How far a layer's rotation deviates over optimizers from its mean, averaged over layers."""
+    table = [part.runs(optimizer=name, layca=layca) for layca in SIDES for name in OPTIMIZERS]
+    seeds = [[final_rotation(line) for line in seed] for seed in results.lines(table)]
+    # Of shape (seeds, sides, optimizers, layers).
+    rotation = np.array(seeds).reshape(len(seeds), 2, len(OPTIMIZERS), -1)
+    apart = np.mean(rotation.std(axis=2) / rotation.mean(axis=2), axis=-1)
+    alone, with_layca = without_lost(apart).T
     ours = (
-        f"a layer's rotation deviates over optimizers by {apart[False]:.2f} of its mean alone,"
-        f" {apart[True]:.2f} with Layca"
+        f"a layer's rotation deviates over optimizers by {alone.mean():.2f} of its mean alone,"
+        f" {with_layca.mean():.2f} with Layca"
     )
-    return ours, [apart[True] < apart[False], apart[True] < apart[False] / 2]
+    return Finding(ours, {"difference": alone - with_layca, "… of half": alone / 2 - with_layca})
 
 
 def claims(preset: str) -> list[Claim]:

@@ -112,9 +112,10 @@ def draw(preset: str, results: Results) -> Figure:
 
 
 def climbs(preset: str, results: Results) -> Finding:
-    found = [results.of(run)["silhouette"] for run in runs(preset)]
-    first, last = ([curve[i] for curve in found] for i in (0, -1))
-    return f"from {spread(first)} to {spread(last)}", [np.mean(last) > np.mean(first), np.mean(last) > 0.2]
+    ((first,), (last,)) = (
+        results.paired([runs(preset)], lambda line, i=i: line["silhouette"][i]) for i in (0, -1)
+    )
+    return Finding(f"from {spread(first)} to {spread(last)}", {"climb": last - first})
 
 
 def claims(preset: str) -> list[Claim]:

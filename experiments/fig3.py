@@ -5,11 +5,10 @@ Layca turns most layers far and together; SGD turns them less and each by anothe
 
 from functools import partial
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Finding
-from experiments.curves import draw_rotation, final_rotation, layer_bar, panels, unevenness
+from experiments.curves import draw_rotation, layer_bar, mean_rotation, panels, unevenness
 from experiments.presets import SECTION5, Part
 from experiments.results import Results
 from experiments.runs import Training
@@ -36,16 +35,15 @@ def draw(preset: str, results: Results) -> Figure:
 
 
 def far_and_together(part: Part, results: Results) -> Finding:
-    far, uneven = {}, {}
-    for layca in (True, False):
-        found = [results.of(run) for run in part.runs(layca=layca)]
-        far[layca] = np.mean([final_rotation(run).mean() for run in found])
-        uneven[layca] = np.mean([unevenness(run) for run in found])
-    ours = (
-        f"mean distance {far[True]:.2f} against {far[False]:.2f};"
-        f" deviation over layers {uneven[True]:.2f} against {uneven[False]:.2f} of the mean"
+    sides = [part.runs(layca=layca) for layca in (True, False)]
+    (far, sgd_far), (uneven, sgd_uneven) = (
+        results.paired(sides, read) for read in (mean_rotation, unevenness)
     )
-    return ours, [far[True] > far[False], uneven[True] < uneven[False]]
+    ours = (
+        f"mean distance {far.mean():.2f} against {sgd_far.mean():.2f};"
+        f" deviation over layers {uneven.mean():.2f} against {sgd_uneven.mean():.2f} of the mean"
+    )
+    return Finding(ours, {"further": far - sgd_far, "more even": sgd_uneven - uneven})
 
 
 def claims(preset: str) -> list[Claim]:

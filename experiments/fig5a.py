@@ -3,12 +3,10 @@
 The paper's task is tiny-cnn, the last of Section 5; Figure 8 has the others.
 """
 
-from functools import partial
-
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim
-from experiments.plateaus import draw_plateaus, higher_when_uniform, plateau_runs
+from experiments.plateaus import draw_plateaus, plateau_claims, plateau_runs
 from experiments.presets import SECTION5
 from experiments.results import Results
 from experiments.runs import Training
@@ -26,11 +24,4 @@ def draw(preset: str, results: Results) -> Figure:
 
 
 def claims(preset: str) -> list[Claim]:
-    return [
-        Claim(
-            f"Plateaus are higher, the more uniform rotation is: {part.task}",
-            "curves only",
-            partial(higher_when_uniform, part, ALPHAS),
-        )
-        for part in SECTION5[preset][-1:]
-    ]
+    return plateau_claims(SECTION5[preset][-1:], ALPHAS)

@@ -1,11 +1,9 @@
 """Figure 8: plateaus of the training loss by alpha, as in Figure 5a, on the other tasks of Section 5."""
 
-from functools import partial
-
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim
-from experiments.plateaus import draw_plateaus, higher_when_uniform, plateau_runs
+from experiments.plateaus import draw_plateaus, plateau_claims, plateau_runs
 from experiments.presets import SECTION5
 from experiments.results import Results
 from experiments.runs import Training
@@ -23,11 +21,4 @@ def draw(preset: str, results: Results) -> Figure:
 
 
 def claims(preset: str) -> list[Claim]:
-    return [
-        Claim(
-            f"Plateaus are higher, the more uniform rotation is: {part.task}",
-            "curves only",
-            partial(higher_when_uniform, part, ALPHAS),
-        )
-        for part in SECTION5[preset][:-1]
-    ]
+    return plateau_claims(SECTION5[preset][:-1], ALPHAS)

@@ -13,7 +13,7 @@ import optax
 from matplotlib.figure import Figure
 
 import train
-from experiments.claims import Claim, Finding, clearly
+from experiments.claims import Claim, Finding, slope
 from experiments.curves import panels
 from experiments.fig2 import STYLES
 from experiments.presets import SECTION5, Part
@@ -72,10 +72,7 @@ def runs(preset: str) -> list[Training]:
 def draw(preset: str, results: Results) -> Figure:
     figure, ((axis,),) = panels(1, 1, size=(4.5, 3.2))
     for layca, (label, color, marker) in STYLES.items():
-        found = [
-            [results.of(run)["test_accuracy"] for run in waiting(preset, wait, layca)]
-            for wait in WAITS[preset]
-        ]
+        found = [results.accuracies(waiting(preset, wait, layca)) for wait in WAITS[preset]]
         axis.errorbar(
             WAITS[preset], np.mean(found, 1), np.std(found, 1), color=color, marker=marker, label=label
         )
@@ -88,11 +85,12 @@ def draw(preset: str, results: Results) -> Figure:
 
 
 def longer_is_better(preset: str, layca: bool, results: Results) -> Finding:
+    """The longest wait against the shortest, and the trend per doubling."""
     waits = WAITS[preset]
-    means = [results.mean(waiting(preset, wait, layca)) for wait in waits]
-    ours = f"{', '.join(f'{mean:.3f}' for mean in means)} after {', '.join(map(str, waits))} epochs"
-    first, last = (results.accuracies(waiting(preset, waits[i], layca)) for i in (0, -1))
-    return ours, [clearly(last, first), bool(np.all(np.diff(means) > 0))]
+    found = results.paired([waiting(preset, wait, layca) for wait in waits])
+    means = ", ".join(f"{mean:.3f}" for mean in found.mean(axis=1))
+    ours = f"{means} after {', '.join(map(str, waits))} epochs"
+    return Finding(ours, {"ends": found[-1] - found[0], "rise per doubling": slope(found, np.log2(waits))})
 
 
 def claims(preset: str) -> list[Claim]:

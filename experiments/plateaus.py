@@ -1,12 +1,14 @@
 """Plateaus of the training loss by alpha, of which Figures 5a and 8 show different tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 import train
-from experiments.claims import Finding
+from experiments.claims import Claim, Finding, slope
 from experiments.curves import draw_curve, panels, shades
 from experiments.presets import Part
 from experiments.results import Results
@@ -36,17 +38,48 @@ def draw_plateaus(parts: Sequence[Part], alphas: Sequence[float], results: Resul
     return figure
 
 
-def plateau(part: Part, alpha: float, results: Results) -> float:
-    """The training loss in the three epochs before the learning rate first drops, averaged over seeds."""
+def first_drop(part: Part) -> int:
+    """The epoch after which the learning rate first drops."""
     task = train.TASKS[part.task]
-    drop = task.schedule_with(True, part.epochs or task.epochs).drops[0]
-    losses = [results.of(run)["curves"]["train_loss"][:drop][-3:] for run in part.runs(alpha=alpha)]
-    return float(np.mean(losses))
+    return task.schedule_with(True, task.epochs).drops[0]
+
+
+def height(part: Part, line: Mapping[str, Any]) -> float | None:
+    """The logarithm of the training loss in the three epochs before the learning rate first drops."""
+    losses = np.array(line["curves"]["train_loss"][: first_drop(part)], float)
+    return float(np.log(losses[-3:].mean())) if len(losses) == first_drop(part) else None
 
 
 def higher_when_uniform(part: Part, alphas: Sequence[float], results: Results) -> Finding:
+    """The smallest alpha against the largest, and the trend over all; of logarithms of the loss."""
     alphas = drawn(part, alphas)
-    heights = [plateau(part, alpha, results) for alpha in alphas]
-    listed = ", ".join(f"{height:.2g}" for height in heights)
-    ours = f"loss {listed} at α = {', '.join(f'{alpha:g}' for alpha in alphas)}"
-    return ours, [heights[-1] < heights[0], bool(np.all(np.diff(heights) < 0))]
+    found = results.paired([part.runs(alpha=alpha) for alpha in alphas], partial(height, part))
+    listed = ", ".join(f"{loss:.2g}" for loss in np.exp(found.mean(axis=1)))
+    ours = f"loss {listed} at α = {', '.join(f'{alpha:g}' for alpha in alphas)}; of logarithms"
+    return Finding(ours, {"ends": found[0] - found[-1], "fall per unit of α": -slope(found, alphas)})
+
+
+def drop_ends_plateau(part: Part, results: Results) -> Finding:
+    """At alpha = 0 the loss falls faster in the three epochs after the drop than in the three before."""
+    drop = first_drop(part)
+
+    def faster(line: Mapping[str, Any]) -> float | None:
+        losses = np.log(np.array(line["curves"]["train_loss"], float))
+        if len(losses) < drop + 3:
+            return None
+        return float((losses[drop - 1] - losses[drop + 2]) - (losses[drop - 4] - losses[drop - 1]))
+
+    (found,) = results.paired([part.runs()], faster)
+    return Finding("fall of the logarithm of the loss, after less before", {"difference": found})
+
+
+def plateau_claims(parts: Sequence[Part], alphas: Sequence[float]) -> list[Claim]:
+    rows = {
+        "Plateaus are higher, the more uniform rotation is": partial(higher_when_uniform, alphas=alphas),
+        "A lower learning rate ends the plateau (6.1)": drop_ends_plateau,
+    }
+    return [
+        Claim(f"{text}: {part.task}", "curves only", lambda results, m=measure, p=part: m(p, results=results))
+        for text, measure in rows.items()
+        for part in parts
+    ]

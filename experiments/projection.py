@@ -11,10 +11,10 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
-from experiments.claims import Claim, Finding, clearly
+from experiments.claims import Claim, Finding
 from experiments.curves import panels
 from experiments.presets import SECTION5
-from experiments.results import Results
+from experiments.results import Results, spread
 from experiments.runs import Training
 from layca_optax import alpha_learning_rates, layca
 from training.optimizer import DIRECTIONS
@@ -59,10 +59,7 @@ def runs(preset: str) -> list[Training]:
 def draw(preset: str, results: Results) -> Figure:
     figure, ((axis,),) = panels(1, 1, size=(4.5, 3.2))
     for label in sides(preset, 0.0):
-        found = [
-            [results.of(run)["test_accuracy"] for run in sides(preset, alpha)[label]]
-            for alpha in alphas(preset)
-        ]
+        found = [results.accuracies(sides(preset, alpha)[label]) for alpha in alphas(preset)]
         axis.errorbar(alphas(preset), np.mean(found, 1), np.std(found, 1), marker="o", label=label)
     axis.set(xlabel="α", ylabel="test accuracy", title=SECTION5[preset][0].task)
     axis.grid(alpha=0.3)
@@ -71,9 +68,9 @@ def draw(preset: str, results: Results) -> Figure:
 
 
 def projection_helps(preset: str, alpha: float, results: Results) -> Finding:
-    projected, not_projected = sides(preset, alpha).values()
-    ours = f"{results.spread(projected)} with, {results.spread(not_projected)} without"
-    return ours, [clearly(results.accuracies(projected), results.accuracies(not_projected))]
+    projected, not_projected = results.paired(list(sides(preset, alpha).values()))
+    ours = f"{spread(projected)} with, {spread(not_projected)} without"
+    return Finding(ours, {"difference": projected - not_projected})
 
 
 def claims(preset: str) -> list[Claim]:

@@ -1,6 +1,6 @@
 """What has been found so far: the logs of a preset together, read by figures and tables."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,29 @@ from experiments.runs import Run
 
 # fig3, fig5a and fig8 read fig2's log, fig9 and fig10 fig4's; fig6 needs no runs.
 LOGS = (
-    "fig1a",
-    "fig1b",
-    "fig1c",
-    "fig2",
-    "fig4",
-    "fig5b",
-    "fig7",
-    "tuned",
-    "batchnorm",
-    "plateau-length",
-    "projection",
-    "adaptivity",
-    "tasks",
-    "first",
+    *("fig1a", "fig1b", "fig1c", "fig2", "fig4", "fig5b", "fig7"),
+    *(
+        "tuned",
+        "batchnorm",
+        "plateau-length",
+        "projection",
+        "adaptivity",
+        "tangent",
+        "rates",
+        "tasks",
+        "first",
+    ),
 )
+# Reads a number off a logged line; `None` or NaN if it has none, as that of a run that was lost.
+Measure = Callable[[Mapping[str, Any]], float | None]
 
 
 class MissingRunError(Exception):
     """A figure or table needs a run that no log has."""
+
+
+class LostRunsError(Exception):
+    """What a table needs is logged, but no seed of it came to its end with finite numbers."""
 
 
 class Results(Mapping[str, Any]):
@@ -61,6 +65,33 @@ class Results(Mapping[str, Any]):
             raise MissingRunError(f"no log in {self.folder / self.preset} has the run {name}")
         return self._runs[name]
 
+    def has(self, run: Run) -> bool:
+        return key(run.numbers()) in self._runs
+
+    def paired(self, sides: Sequence[Sequence[Run]], measure: Measure | None = None) -> np.ndarray:
+        """A measure of runs, test accuracy if no other, of shape `(sides, seeds)`.
+
+        Args:
+          sides: of each side one run per seed, in the same order.
+          measure: what is read off a line.
+
+        Returns:
+          The seeds of which all sides are logged and have a finite value.
+
+        Raises:
+          MissingRunError: there is no seed of which all sides are logged.
+          LostRunsError: there is none with finite values.
+        """
+        read = measure or value_of("test_accuracy")
+        values = np.array([[read(line) for line in seed] for seed in self.lines(sides)], float)
+        return without_lost(values).T
+
+    def lines(self, sides: Sequence[Sequence[Run]]) -> list[list[dict[str, Any]]]:
+        """By seed, the lines of all sides; as in `paired`, whatever their values."""
+        seeds = [seed for seed in zip(*sides, strict=True) if all(map(self.has, seed))]
+        # Without any, the first missing run is named.
+        return [[self.of(run) for run in seed] for seed in seeds or [[side[0] for side in sides]]]
+
     def data(self, keys: Iterable[str]) -> str:
         """What the logged ones of these runs were trained on, by task; nothing of embedded data."""
         found: dict[str, set[str]] = {}
@@ -71,17 +102,26 @@ class Results(Mapping[str, Any]):
                 found.setdefault(of, set()).add(line["data"]["name"])
         return "; ".join(f"{of}: {' and '.join(sorted(names))}" for of, names in sorted(found.items()))
 
-    def mean(self, runs: Iterable[Run]) -> float:
-        """Mean test accuracy."""
-        return float(np.mean(self.accuracies(runs)))
-
     def accuracies(self, runs: Iterable[Run]) -> list[float]:
-        """Test accuracies."""
-        return [self.of(run)["test_accuracy"] for run in runs]
+        """Test accuracies; NaN of a run that has none."""
+        return list(np.array([self.of(run)["test_accuracy"] for run in runs], float))
 
     def spread(self, runs: Iterable[Run]) -> str:
-        """`spread` of their test accuracies."""
-        return spread(self.accuracies(runs))
+        """`spread` of the test accuracies of those that are logged."""
+        return spread(self.accuracies(filter(self.has, runs)))
+
+
+def without_lost(values: np.ndarray) -> np.ndarray:
+    """The seeds, along the first axis, that have finite values only; raises `LostRunsError` if none has."""
+    kept = values[np.isfinite(values.reshape(len(values), -1)).all(axis=1)]
+    if not len(kept):
+        raise LostRunsError
+    return kept
+
+
+def value_of(name: str) -> Measure:
+    """Reads a field of a line."""
+    return lambda line: line.get(name)
 
 
 def spread(values: Iterable[float]) -> str:

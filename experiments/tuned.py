@@ -15,7 +15,7 @@ import optax
 from matplotlib.figure import Figure
 
 from experiments import fig7
-from experiments.claims import Claim, Finding, clearly, points
+from experiments.claims import Claim, Finding
 from experiments.curves import panels
 from experiments.results import Results, spread
 from experiments.runs import Training, training
@@ -120,9 +120,8 @@ def draw(preset: str, results: Results) -> Figure:
 
 
 def layca_is_better(task: str, method: str, results: Results) -> Finding:
-    found = [results.accuracies(compared(task, name)) for name in ("Layca", method)]
-    difference = float(np.mean(found[0]) - np.mean(found[1]))
-    return f"{spread(found[0])} against {spread(found[1])} ({points(difference)})", [clearly(*found)]
+    layca, other = results.paired([compared(task, "Layca"), compared(task, method)])
+    return Finding(f"{spread(layca)} against {spread(other)}", {"difference": layca - other})
 
 
 def claims(preset: str) -> list[Claim]:

@@ -116,7 +116,7 @@ def test_drops_multiply_even_when_they_coincide():
 def test_adamw_decays_kernels_apart_from_its_moments(gradients):
     rng = np.random.default_rng(1)
     initial = {"kernel": rng.normal(size=(4, 5)), "bias": rng.normal(size=(4, 5))}
-    numbers = Hyperparameters(learning_rate=0.1, alpha=0.0, weight_decay=0.0)
+    numbers = Hyperparameters(learning_rate=0.01, alpha=0.0, weight_decay=0.0)
     optimizer = adamw("adam", False, numbers, {"kernel": 0, "bias": -1}, drop_schedule([3], 0.2))
     params = jax.tree.map(jnp.float32, initial)
     state, weights = optimizer.init(params), dict(initial)
@@ -124,7 +124,7 @@ def test_adamw_decays_kernels_apart_from_its_moments(gradients):
         both = dict.fromkeys(params, jnp.float32(g))
         updates, state = optimizer.update(both, state, params)
         params = optax.apply_updates(params, updates)
-        rate = 0.1 * (0.2 if step >= 3 else 1.0)
+        rate = 0.01 * (0.2 if step >= 3 else 1.0)
         weights["kernel"] = weights["kernel"] * (1 - rate * DECAY) - rate * direction
         weights["bias"] = weights["bias"] - rate * direction
     for name, expected in weights.items():

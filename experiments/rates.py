@@ -1,0 +1,139 @@
+"""Layca's best learning rate by number of steps and batch size, for SGD, momentum, Adam and Muon as bases.
+
+No figure in the paper, which has 3^-3 and 3^-5 for all lengths. Written down before the runs:
+
+- Target: the rate with the best test accuracy, or loss on held-out text, on average over two seeds; between
+  powers of 3 by the parabola through the best and its neighbours. No accuracy is reported from these runs, so
+  test images may choose.
+- Rule: for each base and network the line through the powers of 3 against log3 of the number of steps. A
+  slope of -1/2 means that angle per step times the root of steps is constant, 0 that the angle is.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.claims import Claim
+from experiments.curves import panels
+from experiments.results import Results
+from experiments.runs import Run
+from experiments.variants import Language, Variant, variant
+
+LOG = "rates"
+BASES = ("sgd", "momentum", "adam", "muon")
+POWERS = range(-6, 0)
+SEEDS = (10, 11)
+TEXT_STEPS = (100, 400, 1600, 6400)
+
+
+class Length(NamedTuple):
+    """One length of runs on a task, and their batch size."""
+
+    epochs: int
+    batch_size: int
+
+
+# 8 steps per epoch on MNIST-5k at a batch of 128: 96, 400, 1,600 and 6,400 steps; then 400 at other batches.
+LENGTHS = {
+    "mnist5k-mlp": (Length(12, 128), Length(50, 128), Length(200, 128), Length(800, 128)),
+    "cifar16-vgg10": (Length(12, 32), Length(50, 32)),
+}
+BATCHES = {"mnist5k-mlp": (Length(12, 32), Length(200, 512))}
+TASKS = {"laptop": ("mnist5k-mlp",), "small": ("cifar16-vgg10",)}
+
+
+def grid(task: str, base: str, length: Length) -> list[list[Variant]]:
+    """By power, the runs of all seeds."""
+    flags = {"epochs": length.epochs, "batch_size": length.batch_size}
+    seeds = SEEDS if task == "mnist5k-mlp" else SEEDS[:1]
+    return [[variant(task, base, power, seed, **flags) for seed in seeds] for power in POWERS]
+
+
+def on_text(base: str, steps: int) -> Language:
+    return Language(base, steps, tuple(POWERS), SEEDS)
+
+
+def runs(preset: str) -> list[Run]:
+    """Short runs first."""
+    wanted = [
+        (task, base, length)
+        for task in TASKS[preset]
+        for length in sorted((*LENGTHS[task], *BATCHES.get(task, ())))
+        for base in BASES
+    ]
+    found: list[Run] = [run for point in wanted for runs in grid(*point) for run in runs]
+    texts = [on_text(base, steps) for steps in TEXT_STEPS for base in BASES] if preset == "laptop" else []
+    return [*texts, *found]
+
+
+def peak(scores: Sequence[float] | np.ndarray) -> float:
+    """The power at which a parabola through the best score and its neighbours is highest; NaN at an end."""
+    i = int(np.argmax(scores))
+    if i in (0, len(scores) - 1):
+        return np.nan
+    left, middle, right = scores[i - 1 : i + 2]
+    return POWERS[i] + (left - right) / (2 * (left - 2 * middle + right))
+
+
+def best_on_task(task: str, base: str, length: Length, results: Results) -> float:
+    scores = [results.accuracies(runs) for runs in grid(task, base, length)]
+    return peak(np.nan_to_num(np.mean(scores, axis=1)))
+
+
+def best_on_text(base: str, steps: int, results: Results) -> float:
+    losses = np.array(results.of(on_text(base, steps))["loss"], float).mean(axis=1)
+    return peak(-np.where(np.isfinite(losses), losses, 10.0))
+
+
+def steps_of(task: str, length: Length) -> int:
+    """The number of steps of a run."""
+    return grid(task, BASES[0], length)[0][0].steps()
+
+
+def points(preset: str, results: Results) -> dict[str, dict[str, tuple[list[int], list[float]]]]:
+    """By network and base, the numbers of steps and the best powers."""
+    found: dict[str, Any] = {}
+    for task in TASKS[preset]:
+        steps = [steps_of(task, length) for length in LENGTHS[task]]
+        found[task] = {
+            base: (steps, [best_on_task(task, base, length, results) for length in LENGTHS[task]])
+            for base in BASES
+        }
+    if preset == "laptop":
+        found["text"] = {
+            base: (list(TEXT_STEPS), [best_on_text(base, steps, results) for steps in TEXT_STEPS])
+            for base in BASES
+        }
+    return found
+
+
+def draw(preset: str, results: Results) -> Figure:
+    found = points(preset, results)
+    figure, axes = panels(1, len(found))
+    for axis, (network, by_base) in zip(axes[0], found.items(), strict=True):
+        for base, (steps, powers) in by_base.items():
+            (line,) = axis.plot(steps, powers, "o", label=base)
+            inside = np.isfinite(powers)
+            if inside.sum() > 1:
+                logs = np.log(steps) / np.log(3)
+                slope, start = np.polyfit(logs[inside], np.array(powers)[inside], 1)
+                axis.plot(steps, slope * logs + start, color=line.get_color(), lw=1)
+                line.set_label(f"{base}, slope {slope:.2f}")
+        for task_length in BATCHES.get(network, ()):
+            for i, base in enumerate(BASES):
+                power = best_on_task(network, base, task_length, results)
+                axis.plot(steps_of(network, task_length), power, "x", color=f"C{i}")
+                place = steps_of(network, task_length), power
+                axis.annotate(f"batch {task_length.batch_size}", place, fontsize="x-small")
+        axis.set(title=network, xscale="log", xlabel="steps")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small")
+    axes[0, 0].set_ylabel("best rate, power of 3")
+    return figure
+
+
+def claims(preset: str) -> list[Claim]:
+    del preset
+    return []

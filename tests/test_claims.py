@@ -1,0 +1,125 @@
+"""The rule behind every verdict, and the pairs that it is applied to."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments import rotation_accuracy
+from experiments.claims import Claim, Finding, described, interval, row, slope, verdict
+from experiments.log import Log
+from experiments.results import MissingRunError, Results
+from experiments.runs import training
+
+UP, DOWN = np.array([1.0, 1.1, 0.9, 1.2, 1.0]), -np.array([1.0, 1.1, 0.9, 1.2, 1.0])
+BOTH = np.array([1.0, -1.1, 0.9, -1.2, 0.3])
+
+
+def test_an_interval_is_that_of_all_resamples_of_five_seeds():
+    values = np.random.default_rng(0).normal(size=5)
+    means = [np.mean(resample) for resample in product(values, repeat=5)]
+    # 5/4 of the variance's denominator, and Student's quantile for 4 degrees of freedom.
+    tail = stats.norm.cdf(-np.sqrt(5 / 4) * 2.7764451)
+    np.testing.assert_allclose(interval(values), np.quantile(means, [tail, 1 - tail]), atol=0.05)
+    assert interval(values) == interval(values)
+
+
+def test_an_interval_of_few_values_covers_what_it_should_at_least_nearly():
+    values = np.random.default_rng(1).normal(size=(400, 5))
+    ends = np.array([interval(row) for row in values])
+    assert np.mean((ends[:, 0] <= 0) & (ends[:, 1] >= 0)) > 0.89
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([UP], "shows"),
+        ([UP, UP], "shows"),
+        ([UP, BOTH], "shows in part"),
+        ([UP, DOWN], "shows in part"),
+        ([DOWN], "reversed"),
+        ([DOWN, BOTH], "reversed"),
+        ([BOTH], "not resolved with 5 seeds"),
+        ([UP[:4]], "not resolved with 4 seeds"),
+        ([UP, UP[:1]], "not resolved with 1 seed"),
+        ([UP[:0]], "not resolved with 0 seeds"),
+        ([], "not resolved with 0 seeds"),
+    ],
+)
+def test_one_rule_for_all(parts, expected):
+    assert verdict({str(i): values for i, values in enumerate(parts)}) == expected
+
+
+def test_a_part_is_told_with_its_error_and_interval_if_there_are_enough_seeds():
+    assert described("rise", UP[:4]) == "rise +1.1"
+    assert described("rise", UP[:0]) == "rise"
+    # The deviation is .114, its fifth root of five .051.
+    assert described("rise", UP).startswith("rise +1 ± 0.05 [0.9")
+
+
+def test_slopes_by_seed():
+    positions = [1, 2, 4]
+    values = np.array([[2 * x + 1, -x] for x in positions])
+    np.testing.assert_allclose(slope(values, positions), [2, -1])
+
+
+def logged(folder, accuracies, layca):
+    """Logs runs by seed, in another order than theirs."""
+    for seed, accuracy in reversed(list(accuracies.items())):
+        run = training(task="mnist5k-mlp", seed=seed, layca=layca)
+        Log("laptop", "fig2", folder).append({"config": run.numbers(), "test_accuracy": accuracy})
+
+
+def sides():
+    return [
+        [training(task="mnist5k-mlp", seed=seed, layca=layca) for seed in range(7)] for layca in (True, False)
+    ]
+
+
+def test_sides_are_paired_by_seed_without_those_that_miss_or_were_lost(tmp_path):
+    logged(tmp_path, {0: 0.9, 1: 0.7, 2: 0.8, 3: 0.6, 4: 0.5, 6: 0.4}, layca=True)
+    logged(tmp_path, {0: 0.89, 1: 0.68, 2: 0.79, 3: 0.58, 5: 0.5, 6: None}, layca=False)
+    first, second = Results("laptop", tmp_path).paired(sides())
+    np.testing.assert_allclose(first, [0.9, 0.7, 0.8, 0.6])
+    np.testing.assert_allclose(first - second, [0.01, 0.02, 0.01, 0.02], atol=1e-9)
+
+
+def test_without_any_pair_a_run_is_named(tmp_path):
+    logged(tmp_path, {0: 0.9}, layca=True)
+    logged(tmp_path, {1: 0.9}, layca=False)
+    with pytest.raises(MissingRunError, match=r'"layca": false.*"seed": 0'):
+        Results("laptop", tmp_path).paired(sides())
+
+
+def test_a_row_holds_what_was_found_and_what_follows():
+    claim = Claim("It rises", "yes", lambda results: Finding("up", {"rise": UP}))
+    text = row(claim, "command", None)
+    assert text.startswith("| It rises | `command` | yes | up; rise +1 ± 0.05 [")
+    assert text.endswith("| shows |")
+
+
+def turned(seed, distances, accuracy, train_accuracy=1.0):
+    """A logged line with layers that ended at these distances."""
+    curves = {"train_accuracy": [train_accuracy], "rotation": {str(i): [d] for i, d in enumerate(distances)}}
+    config = {"task": "mnist5k-mlp", "seed": seed, "learning_rate": len(distances) + accuracy}
+    return {"config": config, "test_accuracy": accuracy, "curves": curves}
+
+
+def test_rank_correlations_are_spearmans_by_seed_over_runs_that_were_trained(tmp_path):
+    rng = np.random.default_rng(0)
+    points = {seed: rng.uniform(size=(10, 3)) for seed in (0, 1)}
+    # Too few with seed 2; with seed 0 one that is not trained and one that was lost.
+    points[2] = rng.uniform(size=(3, 3))
+    lines = [turned(seed, row[:2], row[2]) for seed, rows in points.items() for row in rows]
+    lines += [turned(0, [0.9, 0.9], 0.1, train_accuracy=0.9), turned(0, [None, 0.9], 0.2)]
+    for line in lines:
+        Log("laptop", "fig2", tmp_path).append(line)
+    ours, parts = rotation_accuracy.predicts("mnist5k-mlp", Results("laptop", tmp_path))
+    assert ours.startswith("rank correlation over 23 runs")
+    for name, position in (("mean", lambda row: row[:2].mean()), ("smallest", lambda row: row[:2].min())):
+        expected = [
+            stats.spearmanr([position(row) for row in points[seed]], points[seed][:, 2]).statistic
+            for seed in (0, 1)
+        ]
+        np.testing.assert_allclose(parts[name], expected)

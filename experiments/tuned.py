@@ -98,12 +98,13 @@ def choose(task: str, method: str, results: Results) -> int:
 
 def runs(preset: str) -> list[Training]:
     task = TASKS[preset]
-    found = {method: compared(task, method) for method in METHODS}
-    # Seed by seed, what matters most first: an unfinished log then holds pairs.
-    parts = [list(METHODS)[:3], list(METHODS)[3:]]
-    pairs = [found[method][seed] for part in parts for seed in range(len(SEEDS)) for method in part]
-    choices = [run for method in METHODS for runs in candidates(task, method).values() for run in runs]
-    return pairs + choices
+    # What matters most first and seed by seed: an unfinished log then holds pairs.
+    found: list[Training] = []
+    for methods in (list(METHODS)[:3], list(METHODS)[3:]):
+        by_seed = zip(*(compared(task, method) for method in methods), strict=True)
+        found += [run for seed in by_seed for run in seed]
+        found += [run for method in methods for runs in candidates(task, method).values() for run in runs]
+    return found
 
 
 def draw(preset: str, results: Results) -> Figure:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import train
-from experiments import fig7, toy, tuned
+from experiments import fig7, first, toy, tuned
 from experiments.__main__ import NAMES, experiment, known, main, names_of, summary
 from experiments.log import RESULTS, Log, key
 from experiments.presets import LEFT_OUT, PRESETS, SECTION5, SECTION6
@@ -170,6 +170,17 @@ def test_the_small_preset_takes_at_most_sixteen_hours_of_a_core_and_five_seeds(t
     for part in (*SECTION5["small"], *SECTION6["small"]):
         assert len(part.runs()) == 5
     assert len(tuned.SEEDS) == 5
+
+
+def test_the_most_telling_runs_of_small_come_first_and_in_pairs():
+    begun = [run.config for run in first.runs("small")[:6]]
+    sides = [("sgd", True), ("sgd", False), ("adam", False)]
+    assert [(c.task, c.seed, c.optimizer, c.layca) for c in begun] == [
+        ("cifar16-vgg25", seed, *side) for seed in (0, 1) for side in sides
+    ]
+    assert {key(run.numbers()) for run in tuned.runs("small")} <= {
+        key(run.numbers()) for run in first.runs("small")
+    }
 
 
 def test_what_a_preset_lacks_is_refused(capsys):

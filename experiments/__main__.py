@@ -16,7 +16,7 @@ import tyro
 from data import DataError
 from data.catalog import hint
 from data.writing import FileError
-from experiments.claims import row
+from experiments.claims import judged
 from experiments.cluster import JOBS, Cluster, ClusterError
 from experiments.cluster import finish as finish_by_jobs
 from experiments.log import RESULTS, Log, key
@@ -147,11 +147,19 @@ def dry_run(names: Iterable[str], preset: str) -> None:
 
 
 def summary(preset: str, results: Results) -> str:
-    """The table of claims, and below it the data of runs that are not on embedded ones."""
-    lines = ["| claim | command | paper | here | |", "|---|---|---|---|---|"]
+    """The table of claims that have runs; below it how many have none, and data that are not embedded."""
+    lines, missing = ["| claim | command | paper | here | |", "|---|---|---|---|---|"], []
     for name in names_of(preset):
         for claim in experiment(name).claims(preset):
-            lines.append(row(claim, f"python -m experiments {name}", results))
+            ours, found = judged(claim, results)
+            if found:
+                cells = claim.text, f"`python -m experiments {name}`", claim.paper, ours, found
+                lines.append(f"| {' | '.join(cells)} |")
+            else:
+                missing.append(name)
+    if missing:
+        counts = ", ".join(f"{missing.count(name)} of {name}" for name in dict.fromkeys(missing))
+        lines += ["", f"Claims without runs so far: {counts}."]
     if data := results.data(results):
         lines += ["", f"Data: {data}."]
     return "\n".join(lines)

@@ -94,12 +94,8 @@ def judged(claim: Claim, results: Results) -> tuple[str, str]:
     except MissingRunError:
         return "not run yet", ""
     except LostRunsError:
-        return "lost in every seed", verdict({})
+        return "no seed can be compared", verdict({})
     return "; ".join([ours, *(described(name, values) for name, values in parts.items())]), verdict(parts)
-
-
-def row(claim: Claim, command: str, results: Results) -> str:
-    return f"| {' | '.join([claim.text, f'`{command}`', claim.paper, *judged(claim, results)])} |"
 
 
 def slope(values: np.ndarray, positions: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -90,6 +90,7 @@ def run(key: Key) -> float:
         "test_accuracy": last["test_accuracy"],
         "train_accuracy": last["train_accuracy"],
         "rotation": last["rotation"],
+        "device": train.all_devices().describe(),
         "versions": {package: version(package) for package in ("jax", "optax", "flax")},
     }
     RESULTS.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ def drawn(part: Part, alphas: Sequence[float]) -> list[float]:
 
 
 def draw_plateaus(parts: Sequence[Part], alphas: Sequence[float], results: Results) -> Figure:
+    parts = [part for part in parts if len(part.alphas) > 1]
     figure, axes = panels(1, len(parts))
     for axis, part in zip(axes[0], parts, strict=True):
         for alpha, shade in zip(alphas, shades(len(alphas)), strict=True):
@@ -82,4 +83,5 @@ def plateau_claims(parts: Sequence[Part], alphas: Sequence[float]) -> list[Claim
         Claim(f"{text}: {part.task}", "curves only", lambda results, m=measure, p=part: m(p, results=results))
         for text, measure in rows.items()
         for part in parts
+        if len(part.alphas) > 1 or measure is drop_ends_plateau
     ]

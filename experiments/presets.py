@@ -54,8 +54,9 @@ SECTION5: dict[str, Sequence[Part]] = {
     "laptop": (Part("mnist5k-mlp", _FIVE), Part("mnist5k-vgg", _FIVE, alphas=_FEW)),
     "small": (
         Part("cifar16-vgg10", _FIVE, alphas=(-0.6, -0.4, -0.2, -0.1, 0.0, 0.1, 0.2, 0.4, 0.6)),
+        # Stays under 98 % training accuracy, so that other alphas would not be drawn.
+        Part("cifar16-vgg25", _FIVE, alphas=(0.0,)),
         Part("cifar16-resnet20", _FIVE, alphas=_FEW),
-        Part("cifar16-vgg25", _FIVE, alphas=_FEW),
     ),
     "paper": (Part("c10-cnn1"), Part("c100-resnet"), Part("tiny-cnn")),
 }

@@ -33,7 +33,7 @@ class MissingRunError(Exception):
 
 
 class LostRunsError(Exception):
-    """What a table needs is logged, but no seed of it came to its end with finite numbers."""
+    """What a table needs is logged, but no seed of it has finished, finite runs that can be compared."""
 
 
 class Results(Mapping[str, Any]):

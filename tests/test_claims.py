@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from experiments import rotation_accuracy
-from experiments.claims import Claim, Finding, described, interval, row, slope, verdict
+from experiments.claims import Claim, Finding, described, interval, judged, slope, verdict
 from experiments.log import Log
 from experiments.results import MissingRunError, Results
 from experiments.runs import training
@@ -92,11 +92,11 @@ def test_without_any_pair_a_run_is_named(tmp_path):
         Results("laptop", tmp_path).paired(sides())
 
 
-def test_a_row_holds_what_was_found_and_what_follows():
+def test_what_was_found_and_what_follows():
     claim = Claim("It rises", "yes", lambda results: Finding("up", {"rise": UP}))
-    text = row(claim, "command", None)
-    assert text.startswith("| It rises | `command` | yes | up; rise +1 ± 0.05 [")
-    assert text.endswith("| shows |")
+    ours, found = judged(claim, None)
+    assert ours.startswith("up; rise +1 ± 0.05 [")
+    assert found == "shows"
 
 
 def turned(seed, distances, accuracy, train_accuracy=1.0):

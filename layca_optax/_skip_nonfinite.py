@@ -169,7 +169,8 @@ def _stood_still(
             now, then = measured[name], before.measured[name]
             # Not every step is measured.
             is_new = jnp.any(now != then, axis=-1, keepdims=True)
-            measured[name] = jnp.where(flag & is_new, then.at[..., 1].set(0), now)
+            stood = jnp.stack([then[..., 0], 0 * then[..., 1], then[..., 2]], axis=-1)
+            measured[name] = jnp.where(flag & is_new, stood, now)
     return after._replace(measured=measured)
 
 

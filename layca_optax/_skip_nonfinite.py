@@ -1,6 +1,5 @@
 """Skip the step of those layers whose gradient is not finite, or zero."""
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from layca_optax._paths import Path, join, leaf_paths
+from layca_optax._paths import Path, join, leaf_paths, refuse_twice
 from layca_optax._rules import is_inexact
 from layca_optax._track import TrackRotationState
 
@@ -84,9 +83,7 @@ def skip_nonfinite(
 
     def init_fn(params: optax.Params) -> SkipNonfiniteState:
         names = [join(path) for path in leaf_paths(params)]
-        for name, count in Counter(names).items():
-            if count > 1:
-                raise ValueError(f"two leaves of the parameters are called {name!r}; rename one of them")
+        refuse_twice(names)
         trained = [n for n, leaf in zip(names, jax.tree.leaves(params), strict=True) if is_inexact(leaf)]
         # `optax.tree.map_params` compares with the state of a tree without leaves: there the whole dictionary
         # must be one leaf.
@@ -164,18 +161,17 @@ def _stood_still(
     before: TrackRotationState, after: TrackRotationState, skipped: _Flags
 ) -> TrackRotationState:
     """What the tracker would have measured of updates of zero."""
-    flags = {join(path): flag for path, flag in skipped.items()}
-
-    def kept(name: str, now: jax.Array) -> jax.Array:
-        then = before.measured[name]
-        # Not every step is measured.
-        measured = jnp.any(now != then, axis=-1, keepdims=True)
-        stood = jnp.stack([then[..., 0], 0 * then[..., 1], then[..., 2]], axis=-1)
-        return jnp.where(flags.get(name, False) & measured, stood, now)
-
     if not isinstance(after.measured, dict):
         return after
-    return after._replace(measured={name: kept(name, now) for name, now in after.measured.items()})
+    measured = dict(after.measured)
+    for path, flag in skipped.items():
+        if (name := join(path)) in measured:
+            now, then = measured[name], before.measured[name]
+            # Not every step is measured.
+            is_new = jnp.any(now != then, axis=-1, keepdims=True)
+            stood = jnp.stack([then[..., 0], 0 * then[..., 1], then[..., 2]], axis=-1)
+            measured[name] = jnp.where(flag & is_new, stood, now)
+    return after._replace(measured=measured)
 
 
 def _zeroed(tree: Any, skipped: _Flags) -> Any:

@@ -7,6 +7,7 @@ test_cache.py, test_tfds.py and test_tiny_imagenet.py.
 
 import re
 import shutil
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +16,10 @@ import pytest
 from command import command
 
 import layca_optax
+import train
 from data import DataError, load
 from data.augment import augment
+from data.files import data_folder
 
 
 def damage_metrics(run):
@@ -110,6 +113,15 @@ def refused(arguments, finished, tmp_path, monkeypatch, capsys, message, damage=
     assert message in re.sub(r"[\s│]+", " ", captured.out + captured.err)
     assert files() == before
     return code
+
+
+def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "datasets").mkdir()
+    flags, config, folder = train.read(["--out=~/runs/x", "--data-dir=~/datasets"])
+    assert flags.out == folder.path == tmp_path / "runs" / "x"
+    assert config.data_dir == str(tmp_path / "datasets") == str(data_folder("~/datasets"))
+    assert train.read(["--out=~nobody-of-that-name/x"])[2].path == Path("~nobody-of-that-name/x")
 
 
 TREE = {"kernel": jnp.eye(2), "bias": jnp.ones(2)}

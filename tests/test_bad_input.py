@@ -58,6 +58,11 @@ COMMANDS = [
     (["--out", "{tmp}/file/below"], "is a file, not a folder"),
     (["--out", "{tmp}/others"], "holds files that are no run"),
     (["--out", "{tmp}/others", "--overwrite"], "holds files that are no run"),
+    *[
+        (["--out", f"{{tmp}}/a{c}b/run"], f"below a folder with {c} in its name; name another")
+        for c in "[]*?\\"
+    ],
+    (["--out", "{tmp}/[a]/run", "--overwrite"], "below a folder with [ ] in its name"),
     (["--out", "{tmp}/run"], "--resume"),
     (["--out", "{tmp}/run", "--resume", "--epochs", "3"], "--epochs was 2, is 3"),
     (["--out", "{tmp}/run", "--resume", "--optimizer", "adam"], "--optimizer was sgd, is adam"),

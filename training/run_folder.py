@@ -18,6 +18,11 @@ from data.writing import FileError, atomic_write, reraise_os_errors
 from training.config import Config, UsageError, flag
 
 
+# orbax looks for the parts of a checkpoint by a pattern, and takes these in the folder's own name for a part
+# of it: it finds nothing, or other folders' files.
+_GLOB = "[]*?\\"
+
+
 def finite(value: Any) -> float | None:
     """JSON has no NaN and no infinity; what is not finite becomes null there."""
     return float(value) if math.isfinite(value) else None
@@ -91,6 +96,12 @@ class RunFolder:
 
     def refuse_unless_free(self, config: Config, *, resume: bool, overwrite: bool) -> None:
         """Raises `UsageError` if a run with this configuration may not go here; touches nothing."""
+        whole = self.path.absolute().as_posix()  # on Windows without its separators
+        if magic := [character for character in _GLOB if character in whole]:
+            raise UsageError(
+                f"--out {self.path}: checkpoints cannot be kept below a folder with {' '.join(magic)} in its"
+                f" name{'' if magic[0] in str(self.path) else f' ({whole})'}; name another folder"
+            )
         parts = [self.path, *self.path.parents]
         existing = next(part for part in parts if part.exists())
         if not existing.is_dir():

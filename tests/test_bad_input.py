@@ -20,6 +20,7 @@ import train
 from data import DataError, load
 from data.augment import augment
 from data.files import data_folder
+from training.run_folder import new_run_path
 
 
 def damage_metrics(run):
@@ -127,6 +128,12 @@ def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path, monkeypatch):
     assert flags.out == folder.path == tmp_path / "runs" / "x"
     assert config.data_dir == str(tmp_path / "datasets") == str(data_folder("~/datasets"))
     assert train.read(["--out=~nobody-of-that-name/x"])[2].path == Path("~nobody-of-that-name/x")
+
+
+def test_new_runs_are_numbered_past_folders_of_other_names(tmp_path):
+    for name in ("²-x", "٣-x", "007-x", "a-b", "-"):
+        (tmp_path / name).mkdir()
+    assert new_run_path("task", tmp_path) == tmp_path / "008-task"
 
 
 TREE = {"kernel": jnp.eye(2), "bias": jnp.ones(2)}

@@ -212,5 +212,6 @@ class RunFolder:
 def new_run_path(task: str, parent: Path = Path("runs")) -> Path:
     """`runs/001-TASK`, or the first number that is free."""
     taken = [path.name.split("-")[0] for path in parent.glob("*-*")] if parent.is_dir() else []
-    number = 1 + max((int(name) for name in taken if name.isdigit()), default=0)
+    # Superscripts are digits to isdigit, and no numbers to int.
+    number = 1 + max((int(name) for name in taken if re.fullmatch("[0-9]+", name)), default=0)
     return parent / f"{number:03d}-{task}"

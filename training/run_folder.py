@@ -17,7 +17,6 @@ from data import Source
 from data.writing import FileError, atomic_write, reraise_os_errors
 from training.config import Config, UsageError, flag
 
-
 # orbax looks for the parts of a checkpoint by a pattern, and takes these in the folder's own name for a part
 # of it: it finds nothing, or other folders' files.
 _GLOB = "[]*?\\"

@@ -140,7 +140,7 @@ def run(
     """Trains as `config` says, keeps what comes of it in `folder`, returns the test accuracy.
 
     Raises:
-      Interrupted: after SIGTERM or Ctrl-C, with the state saved.
+      Interrupted: after SIGTERM, SIGHUP or Ctrl-C, with the state saved.
     """
     task, devices = TASKS[config.task], devices or all_devices()
     warn_of_idle_gpu()

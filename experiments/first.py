@@ -87,11 +87,11 @@ def main(arguments: list[str] | None = None) -> int:
             f"error: --share must be PART PARTS with 0 <= PART < PARTS, not {part} {parts}", file=sys.stderr
         )
         return 2
-    logs = log_of(flags.preset)
+    logs, results = log_of(flags.preset), flags.results.expanduser()
     try:
         for run in runs(flags.preset)[part::parts]:
-            log = Log(flags.preset, logs.get(key(run.numbers()), LOG), flags.results)
-            finish(log, [run], Results(flags.preset, flags.results), flags.data_dir)
+            log = Log(flags.preset, logs.get(key(run.numbers()), LOG), results)
+            finish(log, [run], Results(flags.preset, results), flags.data_dir)
     except Interrupted as reason:
         print(reason)
     except (DataError, UsageError) as error:

@@ -7,6 +7,7 @@ test_cache.py, test_tfds.py and test_tiny_imagenet.py.
 
 import re
 import shutil
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +16,11 @@ import pytest
 from command import command
 
 import layca_optax
+import train
 from data import DataError, load
 from data.augment import augment
+from data.files import data_folder
+from training.run_folder import new_run_path
 
 
 def damage_metrics(run):
@@ -55,6 +59,11 @@ COMMANDS = [
     (["--out", "{tmp}/file/below"], "is a file, not a folder"),
     (["--out", "{tmp}/others"], "holds files that are no run"),
     (["--out", "{tmp}/others", "--overwrite"], "holds files that are no run"),
+    *[
+        (["--out", f"{{tmp}}/a{c}b/run"], f"below a folder with {c} in its name; name another")
+        for c in "[]*?\\"
+    ],
+    (["--out", "{tmp}/[a]/run", "--overwrite"], "below a folder with [ ] in its name"),
     (["--out", "{tmp}/run"], "--resume"),
     (["--out", "{tmp}/run", "--resume", "--epochs", "3"], "--epochs was 2, is 3"),
     (["--out", "{tmp}/run", "--resume", "--optimizer", "adam"], "--optimizer was sgd, is adam"),
@@ -110,6 +119,21 @@ def refused(arguments, finished, tmp_path, monkeypatch, capsys, message, damage=
     assert message in re.sub(r"[\s│]+", " ", captured.out + captured.err)
     assert files() == before
     return code
+
+
+def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "datasets").mkdir()
+    flags, config, folder = train.read(["--out=~/runs/x", "--data-dir=~/datasets"])
+    assert flags.out == folder.path == tmp_path / "runs" / "x"
+    assert config.data_dir == str(tmp_path / "datasets") == str(data_folder("~/datasets"))
+    assert train.read(["--out=~nobody-of-that-name/x"])[2].path == Path("~nobody-of-that-name/x")
+
+
+def test_new_runs_are_numbered_past_folders_of_other_names(tmp_path):
+    for name in ("²-x", "٣-x", "007-x", "a-b", "-"):
+        (tmp_path / name).mkdir()
+    assert new_run_path("task", tmp_path) == tmp_path / "008-task"
 
 
 TREE = {"kernel": jnp.eye(2), "bias": jnp.ones(2)}

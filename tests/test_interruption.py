@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a run after the epoch, with its state saved."""
+"""SIGTERM, SIGHUP and Ctrl-C end a run after the epoch, with its state saved."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def uninterrupted(tmp_path_factory):
     return records(folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_ends_after_the_epoch_and_says_how_to_continue(
     number, tmp_path, uninterrupted, monkeypatch, capsys
 ):
@@ -68,6 +68,66 @@ with Interruption() as interruption:
 """
     ended = subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     assert ended.returncode == -signal.SIGINT
+
+
+def test_a_second_ctrl_c_at_a_prompt_interrupts_and_keeps_the_variables():
+    code = """
+import os, signal, time
+from training.run import Interruption
+before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def run():
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+weights = 42
+run()
+print("kept", weights)
+"""
+    ended = subprocess.run([sys.executable, "-i", "-q"], input=code, capture_output=True, text=True)
+    assert "SIGHUP: ends after this epoch; Ctrl-C interrupts it" in ended.stderr
+    assert "KeyboardInterrupt" in ended.stderr
+    assert "kept 42" in ended.stdout
+
+
+def test_a_lost_terminal_does_not_end_a_run_before_it_is_saved(tmp_path):
+    code = """
+import sys, time
+from pathlib import Path
+from training.run import Interruption
+with Interruption() as interruption:
+    print("begun", flush=True)
+    while interruption.signal_name is None:
+        time.sleep(0.01)
+    print("progress", flush=True)
+    print("progress", file=sys.stderr, flush=True)
+    Path(sys.argv[1]).write_text(interruption.signal_name)
+"""
+    # In a process of its own, since this one has jax's threads and must not fork.
+    connection = """
+import os, pty, sys
+process, terminal = pty.fork()
+if process == 0:
+    os.execv(sys.executable, [sys.executable, "-c", *sys.argv[1:]])
+while b"begun" not in os.read(terminal, 1000):
+    pass
+os.close(terminal)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-c", connection, code, str(tmp_path / "saved")], check=True, timeout=120)
+    assert (tmp_path / "saved").read_text() == "SIGHUP"
+
+
+def test_under_nohup_a_hangup_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert interruption.signal_name is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_handlers_are_put_back_and_other_threads_do_without():

@@ -1,6 +1,7 @@
 """The command line's settings: what the flags mean, their defaults by task, and what is refused."""
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,13 @@ class Flags:
     process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID (0, 1, ...)."""
     describe: _Switch[bool] = False
     """Print the table of leaves and the number of parameters, and exit."""
+
+    def __post_init__(self) -> None:
+        # Shells leave the tilde of --out=~/run alone.
+        if self.out is not None:
+            object.__setattr__(self, "out", Path(os.path.expanduser(self.out)))
+        if self.data_dir is not None:
+            object.__setattr__(self, "data_dir", os.path.expanduser(self.data_dir))
 
     def resolved(self) -> Config:
         """The run that is asked for, with the defaults of its task and optimizer.

@@ -1,5 +1,6 @@
 """A run in its folder: where it begins, what is kept of every epoch, what is left at the end, and signals."""
 
+import os
 import shlex
 import signal
 import sys
@@ -22,6 +23,8 @@ from training.run_folder import RunFolder
 
 # None: the handler is not Python's.
 _PYTHONS_OWN = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None)
+# Windows has no SIGHUP.
+_SIGNALS = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 class Interrupted(Exception):  # noqa: N818 (no error)
@@ -29,9 +32,11 @@ class Interrupted(Exception):  # noqa: N818 (no error)
 
 
 class Interruption:
-    """While entered, SIGTERM and Ctrl-C only set `signal_name`; a second Ctrl-C aborts at once.
+    """While entered, SIGTERM, SIGHUP and Ctrl-C only set `signal_name`.
 
-    A handler that somebody else has set, as submitit does for its jobs, stays.
+    A second Ctrl-C ends a program at once; in a notebook or at a prompt it raises `KeyboardInterrupt`, as if
+    nothing were entered. A handler that somebody else has set, as submitit does for its jobs, stays, and
+    SIGHUP stays ignored under `nohup`.
 
     Attributes:
       signal_name: of the signal that arrived, `None` if none did.
@@ -44,10 +49,11 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         # Elsewhere Python lets nobody handle signals.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                if signal.getsignal(number) not in _PYTHONS_OWN:
-                    continue
-                self._before[number] = signal.signal(number, self._note)
+            for number in _SIGNALS:
+                before = signal.getsignal(number)
+                under_nohup = before == signal.SIG_IGN and number not in (signal.SIGTERM, signal.SIGINT)
+                if before in _PYTHONS_OWN and not under_nohup:
+                    self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -56,9 +62,25 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal_name = signal.Signals(number).name
-        # Not KeyboardInterrupt, which would wait for the device and for checkpoints.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        print(f"\n{self.signal_name}: ends after this epoch; Ctrl-C aborts at once", file=sys.stderr)
+        # KeyboardInterrupt waits for the device and for checkpoints; only who has variables to lose needs it.
+        interactive = hasattr(sys, "ps1")
+        if signal.SIGINT in self._before:
+            before = self._before[signal.SIGINT]
+            signal.signal(signal.SIGINT, before if interactive and before is not None else signal.SIG_DFL)
+        _drop_lost_terminals()
+        what = "interrupts it" if interactive else "aborts at once"
+        print(f"\n{self.signal_name}: ends after this epoch; Ctrl-C {what}", file=sys.stderr)
+
+
+def _drop_lost_terminals() -> None:
+    """Sends to nowhere what would fail to be written to a terminal whose connection was lost."""
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
 
 
 class Session:

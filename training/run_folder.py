@@ -17,6 +17,10 @@ from data import Source
 from data.writing import FileError, atomic_write, reraise_os_errors
 from training.config import Config, UsageError, flag
 
+# orbax looks for the parts of a checkpoint by a pattern, and takes these in the folder's own name for a part
+# of it: it finds nothing, or other folders' files.
+_GLOB = "[]*?\\"
+
 
 def finite(value: Any) -> float | None:
     """JSON has no NaN and no infinity; what is not finite becomes null there."""
@@ -91,6 +95,12 @@ class RunFolder:
 
     def refuse_unless_free(self, config: Config, *, resume: bool, overwrite: bool) -> None:
         """Raises `UsageError` if a run with this configuration may not go here; touches nothing."""
+        whole = self.path.absolute().as_posix()  # on Windows without its separators
+        if magic := [character for character in _GLOB if character in whole]:
+            raise UsageError(
+                f"--out {self.path}: checkpoints cannot be kept below a folder with {' '.join(magic)} in its"
+                f" name{'' if magic[0] in str(self.path) else f' ({whole})'}; name another folder"
+            )
         parts = [self.path, *self.path.parents]
         existing = next(part for part in parts if part.exists())
         if not existing.is_dir():
@@ -201,5 +211,6 @@ class RunFolder:
 def new_run_path(task: str, parent: Path = Path("runs")) -> Path:
     """`runs/001-TASK`, or the first number that is free."""
     taken = [path.name.split("-")[0] for path in parent.glob("*-*")] if parent.is_dir() else []
-    number = 1 + max((int(name) for name in taken if name.isdigit()), default=0)
+    # Superscripts are digits to isdigit, and no numbers to int.
+    number = 1 + max((int(name) for name in taken if re.fullmatch("[0-9]+", name)), default=0)
     return parent / f"{number:03d}-{task}"

@@ -134,6 +134,6 @@ def test_muon_makes_the_singular_values_of_each_blocks_kernels_nearly_equal(docs
         assert values.max() < 1.3, name
 
 
-def test_a_rule_that_forgets_the_stacks_is_refused_by_name(docs):
-    with pytest.raises(ValueError, match="'blocks/attention_norm/bias' rotates, but it is zero"):
+def test_a_rule_that_forgets_the_head_is_refused_by_name(docs):
+    with pytest.raises(ValueError, match="'head/kernel' rotates, but it is zero"):
         layca().init(docs["params"])

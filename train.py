@@ -3,9 +3,11 @@
 From the flags to a run and its loop. `training/step.py` has what is below: pure functions of a `TrainState`.
 """
 
+import errno
 import math
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -20,10 +22,12 @@ from layca_optax import alpha_learning_rates, describe
 from training.config import Config, Flags, UsageError
 from training.optimizer import MakeOptimizer, make_optimizer, skipped_steps
 from training.parallel import (
+    DeviceError,
     Devices,
     OtherProcessError,
     Placed,
     all_devices,
+    check_devices,
     matmul_precision,
     on_primary,
     only_primary_prints,
@@ -173,6 +177,7 @@ def read(arguments: list[str] | None = None) -> tuple[Flags, Config, RunFolder]:
     folder = RunFolder(path, with_tensorboard=flags.tensorboard)
     if flags.distributed:
         start_distributed()
+    check_devices()
     if not flags.describe:
         on_primary(lambda: folder.refuse_unless_free(config, resume=flags.resume, overwrite=flags.overwrite))
     return flags, config, folder
@@ -203,13 +208,20 @@ def main(arguments: list[str] | None = None) -> int:
                 answer(flags, config, folder)
             except Interrupted as reason:
                 print(reason)
-    except (UsageError, DataError) as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
-        return 2
-    except (FileError, OtherProcessError) as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
-        return 1
+    except (UsageError, DataError, FileError, DeviceError, OtherProcessError, OSError) as error:
+        if "--debug" in (sys.argv if arguments is None else arguments):
+            traceback.print_exc()
+        print(f"train.py: error: {_sentence(error)}", file=sys.stderr)
+        asked = isinstance(error, (UsageError, DataError)) or getattr(error, "errno", 0) == errno.ENAMETOOLONG
+        return 2 if asked else 1
     return 0
+
+
+def _sentence(error: Exception) -> str:
+    """What an exception says; the operating system's errors name their file in an order of their own."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 if __name__ == "__main__":

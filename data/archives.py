@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data.dataset import DataError
 from data.files import read_gzip, reading
 
 # Files that CIFAR's archives hold, in this order; those of the binary archives end in .bin.
@@ -22,7 +23,11 @@ _CIFAR_PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 def read_idx(files: Mapping[str, Path], split: str) -> tuple[np.ndarray, np.ndarray, Path]:
     """Images `(n, 28, 28, 1)`, labels `(n,)`, and the file of the labels."""
     part = "train" if split == "train" else "t10k"
-    images = _idx_array(files[f"{part}-images-idx3-ubyte.gz"], 3)
+    images_path = files[f"{part}-images-idx3-ubyte.gz"]
+    images = _idx_array(images_path, 3)
+    if images.shape[1:] != (28, 28):
+        size = f"{images.shape[1]} x {images.shape[2]}"
+        raise DataError(f"{images_path} holds images of {size} pixels, not 28 x 28")
     labels_path = files[f"{part}-labels-idx1-ubyte.gz"]
     return images[..., None], _idx_array(labels_path, 1), labels_path
 
@@ -51,9 +56,17 @@ def read_cifar(name: str, files: Mapping[str, Path], split: str) -> tuple[np.nda
             keys = [b"labels"] if name == "cifar10" else [b"coarse_labels", b"fine_labels"]
             batches = [_Arrays(BytesIO(part), encoding="bytes").load() for part in _members(path, parts)]
             labels = np.concatenate([np.stack([batch[key] for key in keys], axis=1) for batch in batches])
-            pixels = np.concatenate([batch[b"data"] for batch in batches])
+            pixels = np.concatenate([_planes(batch[b"data"]) for batch in batches])
         images = pixels.reshape(len(labels), 3, 32, 32).transpose(0, 2, 3, 1)
     return images, labels, path
+
+
+def _planes(pixels: Any) -> np.ndarray:
+    """The pixels of a pickle as they are, if they are those of an original one."""
+    if not isinstance(pixels, np.ndarray) or pixels.shape[1:] != (3072,) or pixels.dtype != np.uint8:
+        found = f"{pixels.shape} {pixels.dtype}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        raise ValueError(f"its data should be an array of shape (n, 3072) uint8, but are {found}")
+    return pixels
 
 
 def _members(path: Path, names: Sequence[str]) -> list[bytes]:

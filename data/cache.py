@@ -1,6 +1,7 @@
 """The file in which a prepared dataset is kept: arrays as they are, ready to be read."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,24 @@ def read(name: str, path: Path) -> Dataset:
             arrays["train_labels"],
             arrays["test_images"],
             arrays["test_labels"],
-            Scale(np.float32(arrays["mean"]), np.float32(arrays["std"])),
+            Scale(_number(arrays, "mean"), _number(arrays, "std")),
             # Files of version 0.1.0 have none.
             _source(str(arrays["source"])) if "source" in arrays else None,
         )
     check_dataset(name, data, path)
+    if not data.scale.std > 0:
+        raise DataError(
+            f"{path} should hold a std above 0, but holds {data.scale.std}; move it away to have it prepared"
+        )
     return data
+
+
+def _number(arrays: Mapping[str, np.ndarray], name: str) -> np.float32:
+    """Raises `ValueError` unless the array is one real, finite number."""
+    array = arrays[name]
+    if array.shape != () or array.dtype.kind not in "fiu" or not np.isfinite(array):
+        raise ValueError(f"its {name} should be one finite number, but is {array!r}")
+    return np.float32(array)
 
 
 def _source(text: str) -> Source:

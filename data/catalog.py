@@ -110,6 +110,13 @@ def find_entry(name: str) -> Entry:
 def check_labels(name: str, split: str, labels: np.ndarray, where: object) -> None:
     """Raises `DataError` unless `labels` are as many of each class as the dataset has; `where` is named."""
     expected = np.array(find_entry(name).counts(split))
+    is_integer = labels.dtype.kind in "iu" or not labels.size
+    if labels.ndim != 1 or not is_integer or (labels.size and labels.min() < 0):
+        lowest = f" from {labels.min()} on" if labels.dtype.kind == "i" else ""
+        raise DataError(
+            f"{where} should hold {split} labels of {name} of shape (n,) that are integers from 0 on, but"
+            f" holds {labels.shape} {labels.dtype}{lowest}"
+        )
     if len(labels) != expected.sum():
         raise DataError(
             f"{where} should hold the {expected.sum():,} {split} images of {name}, but holds {len(labels):,}"

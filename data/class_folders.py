@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from data.catalog import check_dataset, find_entry
 from data.dataset import DataError, Dataset, describe_source, make_dataset
-from data.files import reading
+from data.files import check_depth, reading
 
 SPLITS = ("train", "test")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -89,7 +89,7 @@ def _list(folder: Path) -> dict[str, list[Path]]:
 
 
 class _Pictures:
-    """Decodes files, which must be of one format and size.
+    """Decodes files, which must be of one format, depth and size.
 
     Attributes:
       format: `PNG` or `JPEG`, whatever a file's name ends in.
@@ -109,7 +109,9 @@ class _Pictures:
         for i, path in enumerate(tqdm(paths, desc="Reading pictures", disable=None)):
             with reading(path):
                 try:
-                    with Image.open(path) as image:
+                    content = path.read_bytes()
+                    check_depth(path, content)
+                    with Image.open(BytesIO(content)) as image:
                         image.load()
                         self._check(path, image)
                         colours = np.asarray(image.convert("L" if channels == 1 else "RGB"))

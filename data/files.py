@@ -101,6 +101,13 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
+def check_depth(path: Path, content: bytes) -> None:
+    """Raises `DataError` if a picture is a PNG file of 16 bits, which Pillow clips to 8."""
+    # Signature, length and name of the header, width, height, bits.
+    if content.startswith(b"\x89PNG") and content[24:25] > b"\x08":
+        raise DataError(f"{path} has {content[24]} bits per channel; pictures must have 8 or fewer")
+
+
 def read_gzip(path: Path) -> bytes:
     """All of it; reading to the end checks gzip's checksum."""
     with gzip.open(path) as stream:

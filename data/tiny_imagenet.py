@@ -15,7 +15,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from data.dataset import DataError
-from data.files import reading
+from data.files import check_depth, reading
 
 FOLDER = "tiny-imagenet-200"
 SIZE = 64
@@ -79,6 +79,7 @@ def _lines(path: Path, files: _Files, file: str) -> list[str]:
 def _encoded(path: Path, files: _Files, file: str) -> bytes:
     with reading(path / file):
         content = files.read(file)
+        check_depth(path / file, content)
         image = Image.open(BytesIO(content))
         image.load()
         if image.size != (SIZE, SIZE):

@@ -96,6 +96,36 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch
         read_cifar("cifar10", {path.name: path}, "test")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), r"are \(4, 32, 32, 3\) uint8"),
+        (lambda data: data.astype(np.float64), r"are \(4, 3072\) float64"),
+        (lambda data: data.ravel(), r"are \(12288,\) uint8"),
+        (lambda data: data.tolist(), "are list"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "file"), [("cifar10", "cifar-10-python.tar.gz"), ("cifar100", "cifar-100-python.tar.gz")]
+)
+def test_pickles_of_other_arrays_are_refused(name, file, change, message, tmp_path, monkeypatch):
+    real = original_files._pickled
+    monkeypatch.setattr(
+        original_files, "_pickled", lambda name, labels, planes: real(name, labels, change(planes))
+    )
+    original_files.write_cifar(tmp_path / file, name)
+    with pytest.raises(DataError, match=rf"{file} .*its data should be .* \(n, 3072\) uint8, but {message}"):
+        read_cifar(name, {file: tmp_path / file}, "test")
+
+
+def test_idx_files_of_other_pictures_are_named(tmp_path, monkeypatch):
+    real = original_files.rows
+    monkeypatch.setattr(original_files, "rows", lambda split, shape: real(split, (32, 32)))
+    original_files.write_idx(tmp_path)
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz holds images of 32 x 32 pixels"):
+        read_idx({path.name: path for path in tmp_path.iterdir()}, "train")
+
+
 def write_member(path, name, content):
     with tarfile.open(path, "w:gz") as archive:
         member = tarfile.TarInfo(name)

@@ -5,10 +5,12 @@ test_checkpoints.py, batches that do not divide in test_devices.py, damaged data
 test_cache.py, test_tfds.py and test_tiny_imagenet.py.
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -20,7 +22,7 @@ import train
 from data import DataError, load
 from data.augment import augment
 from data.files import data_folder
-from training.run_folder import new_run_path
+from training.run_folder import RunFolder, new_run_path
 
 
 def damage_metrics(run):
@@ -38,6 +40,24 @@ def put_another_networks_checkpoint(run):
     (run / "config.json").write_text(text.replace('"mnist5k-mlp"', '"mnist-mlp"').replace("512", "96"))
 
 
+def put_a_folder_for_metrics(run):
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").mkdir()
+
+
+def edit(name, value):
+    """Damages a run by another value in its config.json, or by none."""
+
+    def damage(run):
+        stored = json.loads((run / "config.json").read_text())
+        stored.pop(name, None)
+        if value is not None:
+            stored[name] = value[0]
+        (run / "config.json").write_text(json.dumps(stored))
+
+    return damage
+
+
 # Command lines and what is said.
 COMMANDS = [
     (["--task", "mnist5k-mpl"], "Did you mean mnist5k-mlp?"),
@@ -50,8 +70,14 @@ COMMANDS = [
     (["--weight-decay", "-0.1"], "--weight-decay"),
     (["--batch-size", "2000"], "between 1 and the 1024 training images"),
     (["--batch-size", "0"], "--batch-size"),
-    (["--epochs", "0"], "--epochs must be 1 or more"),
+    (["--epochs", "0"], "--epochs must be between 1 and 268435455, not 0"),
+    (["--epochs", "9" * 23], "--epochs must be between 1 and 268435455, not 9"),
     (["--seed", "-1"], "--seed"),
+    (["--out", "{tmp}/" + "a" * 300], "File name too long"),
+    (["--out", "{tmp}/" + "a" * 300, "--resume"], "File name too long"),
+    (["--data-dir", "a" * 300], "File name too long"),
+    (["--out", "{tmp}/a\0b"], "holds a NUL character"),
+    (["--out", "{tmp}/a\0b", "--resume"], "holds a NUL character"),
     (["--data-dir", "no/such/folder"], "no/such/folder is not a folder"),
     (["--resume"], "--resume needs the folder"),
     (["--resume", "--overwrite", "--out", "x"], "give one of them"),
@@ -86,6 +112,19 @@ def test_bad_requests_end_with_exit_code_2_and_touch_nothing(
     [
         (damage_metrics, 1, "metrics.jsonl is damaged: line 1 is no record"),
         (empty_checkpoints, 1, "none is left: start over with --overwrite"),
+        (put_a_folder_for_metrics, 1, "metrics.jsonl: Is a directory"),
+        (edit("epochs", ["4"]), 2, 'epochs should be int, not "4"'),
+        (edit("epochs", [4.0]), 2, "epochs should be int, not 4.0"),
+        (edit("epochs", [[4]]), 2, "epochs should be int, not [4]"),
+        (edit("epochs", [True]), 2, "epochs should be int, not true"),
+        (edit("learning_rate", ["0.1"]), 2, 'learning_rate should be float, not "0.1"'),
+        (edit("task", [None]), 2, "task should be str, not null"),
+        (edit("task", [7]), 2, "task should be str, not 7"),
+        (edit("layca", [1]), 2, "layca should be bool, not 1"),
+        (edit("data_dir", [5]), 2, "data_dir should be str | None, not 5"),
+        (edit("data", ["CIFAR"]), 2, "config.json is not the configuration of a run"),
+        (edit("seed", None), 2, "it has no seed"),
+        (edit("colour", ["red"]), 2, "there is no field colour"),
         (put_another_networks_checkpoint, 2, "is the state of another network: params/layers/0/kernel is"),
     ],
 )
@@ -119,6 +158,40 @@ def refused(arguments, finished, tmp_path, monkeypatch, capsys, message, damage=
     assert message in re.sub(r"[\s│]+", " ", captured.out + captured.err)
     assert files() == before
     return code
+
+
+def test_a_file_that_may_not_be_read_is_named_and_debug_shows_where(tmp_path, monkeypatch, capsys):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder.path / "config.json"))
+
+    monkeypatch.setattr(RunFolder, "read_config", refuse)
+    assert command("--resume", "--out", tmp_path) == 1
+    assert capsys.readouterr().err == f"train.py: error: {tmp_path}/config.json: Permission denied\n"
+    assert command("--resume", "--out", tmp_path, "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("platforms", "error", "message"),
+    [
+        ("cuda", AssertionError(), "JAX_PLATFORMS=cuda: no GPU found; pip install -e"),
+        (
+            "cuda,cpu",
+            RuntimeError("no driver\nmore"),
+            "JAX_PLATFORMS=cuda,cpu: no GPU found (no driver)",
+        ),
+        ("cudda", RuntimeError("it is not known"), "JAX_PLATFORMS=cudda"),
+    ],
+)
+def test_a_device_that_jax_does_not_find_is_said(platforms, error, message, tmp_path, monkeypatch, capsys):
+    def fail():
+        raise error
+
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setattr(jax, "devices", fail)
+    assert command("--out", tmp_path / "run") == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path, monkeypatch):

@@ -107,6 +107,23 @@ def test_a_damaged_file_is_named_and_left_alone(dataset, path, damage):
     [
         (lambda arrays: arrays.pop("mean"), "is truncated or damaged"),
         (lambda arrays: arrays.update(mean=np.array([None])), "is truncated or damaged"),
+        (lambda arrays: arrays.update(std=np.float32(0)), "should hold a std above 0, but holds 0.0"),
+        (lambda arrays: arrays.update(std=np.float32(-1)), "should hold a std above 0, but holds -1.0"),
+        (lambda arrays: arrays.update(mean=np.float32(np.nan)), "its mean should be one finite number"),
+        (lambda arrays: arrays.update(std=np.float32(np.inf)), "its std should be one finite number"),
+        (lambda arrays: arrays.update(mean=np.complex64(1j)), "its mean should be one finite number"),
+        (lambda arrays: arrays.update(std=np.ones(5)), "its std should be one finite number"),
+        (lambda arrays: arrays.update(mean=np.array("0.5")), "its mean should be one finite number"),
+        (
+            lambda arrays: arrays.update(test_labels=arrays["test_labels"] - 1),
+            r"integers from 0 on, but holds .4,. int32 from -1 on",
+        ),
+        (lambda arrays: arrays.update(train_labels=arrays["train_labels"] / 2), "but holds .9,. float64"),
+        (
+            lambda arrays: arrays.update(train_labels=arrays["train_labels"][:, None]),
+            "holds .9, 1. int32",
+        ),
+        (lambda arrays: arrays.update(test_labels=arrays["test_labels"].astype(str)), "but holds .4,. <U"),
         (lambda arrays: arrays.update(test_labels=arrays["test_labels"][:3]), "shape .3, 32, 32, 3. uint8"),
         (
             lambda arrays: arrays.update(test_labels=0 * arrays["test_labels"]),

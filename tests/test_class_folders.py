@@ -134,6 +134,10 @@ def cut(folder):
     path.write_bytes(path.read_bytes()[:-300])
 
 
+def sixteen_bits(folder):
+    Image.fromarray(np.full((32, 32), 40_000, np.uint16)).save(first(folder, "train/cat/*"), "png")
+
+
 def no_picture(folder):
     first(folder, "test/cat/*").write_bytes(b"<html>404</html>")
 
@@ -173,6 +177,7 @@ def fourth_class(folder):
             r"folder cat of .*cifar10/train holds 3 pictures; CIFAR-10 has 4 of that class in its train",
         ),
         (cut, r"train/bird/0003\.png is truncated or damaged"),
+        (sixteen_bits, r"train/cat/0005\.png has 16 bits per channel; pictures must have 8"),
         (no_picture, r"test/cat/0003\.png is truncated or damaged"),
         (other_size, r"test/cat/0003\.png has 33 x 32 pixels; pictures of CIFAR-10 have 32 x 32"),
         (other_format, r"test/cat/0003\.png is JPEG and .*train/airplane/0000\.png is PNG"),

@@ -88,6 +88,8 @@ class Flags:
     """Train with other processes, each started with the same flags and a common --out. JAX finds them under
     Slurm, Open MPI, Kubernetes and on TPUs; elsewhere set JAX_COORDINATOR_ADDRESS (host:port of
     process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID (0, 1, ...)."""
+    debug: _Switch[bool] = False
+    """Show the traceback of an error."""
     describe: _Switch[bool] = False
     """Print the table of leaves and the number of parameters, and exit."""
 
@@ -123,15 +125,18 @@ class Flags:
             validation=task.validation or self.validation,
             data_dir=self.data_dir,
         )
+        images = task.num_training_images(config.validation)
+        # Steps are counted in int32.
+        most_epochs = (2**31 - 1) // -(-images // max(1, config.batch_size))
         ranges = {
             "learning_rate": (0 <= config.learning_rate < math.inf, "finite, 0 or more"),
             "alpha": (-1 <= config.alpha <= 1, "between -1 and 1"),
             "weight_decay": (0 <= config.weight_decay < math.inf, "finite, 0 or more"),
             "batch_size": (
-                1 <= config.batch_size <= task.num_training_images(config.validation),
-                f"between 1 and the {task.num_training_images(config.validation)} training images",
+                1 <= config.batch_size <= images,
+                f"between 1 and the {images} training images",
             ),
-            "epochs": (config.epochs >= 1, "1 or more"),
+            "epochs": (1 <= config.epochs <= most_epochs, f"between 1 and {most_epochs}"),
             "seed": (0 <= config.seed < 2**32, "between 0 and 2^32 - 1"),
         }
         for name, (holds, expected) in ranges.items():

@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data import Dataset, Scale, Source, hold_out
+from data.writing import first_line
 from training.config import UsageError
 
 _AXIS = "devices"
@@ -87,6 +88,27 @@ def all_devices(shard_params: bool = False) -> Devices:
     """Every device that JAX sees, in this process and all others."""
     mesh = jax.make_mesh((jax.device_count(),), (_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
     return Devices(mesh, shard_params)
+
+
+class DeviceError(Exception):
+    """JAX has no device to compute on; the message says what was asked for and what helps."""
+
+
+def check_devices() -> None:
+    """Raises `DeviceError` if jax cannot start; before that, processes must have found each other."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter where a plugin is missing
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        if {"cuda", "gpu", "rocm"} & set(platforms.split(",")):
+            reason = f" ({first_line(error)})" if str(error) else ""
+            raise DeviceError(
+                f"JAX_PLATFORMS={platforms}: no GPU found{reason}; "
+                'pip install -e ".[cuda]" installs jax for NVIDIA GPUs, '
+                "JAX_PLATFORMS=cpu trains on the processor"
+            ) from error
+        asked_for = [f" {name}={value}" for name, value in os.environ.items() if name.startswith("JAX_")]
+        raise DeviceError(f"jax cannot start,{''.join(asked_for)}: {first_line(error)}") from error
 
 
 def matmul_precision() -> str:

@@ -27,6 +27,21 @@ def finite(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def _check_fields(found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> None:
+    """Raises `ValueError` unless there are these fields and no others, of these types."""
+    for name, kind in expected.items():
+        if name not in found:
+            raise ValueError(f"it has no {prefix}{name}")
+        value = found[name]
+        # JSON has one kind of number, and to Python a bool is an int.
+        fits = isinstance(value, int | float if kind is float else kind)
+        if not fits or isinstance(value, bool) != (kind is bool):
+            wanted = kind.__name__ if isinstance(kind, type) else kind
+            raise ValueError(f"{prefix}{name} should be {wanted}, not {json.dumps(value)}")
+    if others := sorted(found.keys() - expected.keys()):
+        raise ValueError(f"there is no field {prefix}{others[0]}")
+
+
 def final_accuracy(records: Sequence[Mapping[str, Any]]) -> float | None:
     """The last test accuracy or, where images were held out, that of the epoch best on those."""
     looked = [record for record in records if record["test_accuracy"] is not None]
@@ -84,17 +99,17 @@ class RunFolder:
         try:
             stored = json.loads(self._config.read_text())
             source = stored.pop("data", None)
-            names = {field.name for field in fields(Config)}
-            if set(stored) != names:
-                raise ValueError(f"its fields should be {', '.join(sorted(names))}")
-            if source is not None and set(source) != set(Source._fields):
-                raise ValueError(f"its data should have the fields {', '.join(Source._fields)}")
+            _check_fields(stored, {field.name: field.type for field in fields(Config)})
+            if source is not None:
+                _check_fields(source, Source.__annotations__, "data.")
             return stored, source
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(f"{self._config} is not the configuration of a run: {error}") from None
 
     def refuse_unless_free(self, config: Config, *, resume: bool, overwrite: bool) -> None:
         """Raises `UsageError` if a run with this configuration may not go here; touches nothing."""
+        if "\0" in str(self.path):
+            raise UsageError(f"--out {str(self.path)!r} holds a NUL character, which no path may")
         whole = self.path.absolute().as_posix()  # on Windows without its separators
         if magic := [character for character in _GLOB if character in whole]:
             raise UsageError(

@@ -193,6 +193,11 @@ def layca(
         rates = rates_for_leaves(learning_rate, params, axes, _needs_rate(axes, weights, others), state.count)
         other_steps, others_state = steps, state.others
         if inner is not None:
+            if not isinstance(state.others, optax.MaskedState):
+                raise ValueError(
+                    "this state of layca was made without `others`, and holds nothing for it. Take it from a new"
+                    " optimizer.init(params): state._replace(others=new.others)"
+                )
             masked = optax.masked(inner, _mask_of_others(treedef, axes, weights))
             other_updates, others_state = masked.update(updates, state.others, params, **extra_args)
             other_steps = jax.tree.leaves(other_updates)

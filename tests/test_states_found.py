@@ -120,3 +120,13 @@ def test_check_state_wants_a_state_of_layca_and_values():
         check_state(optax.adam(0.1).init(PARAMS))
     with pytest.raises(ValueError, match="outside of jit"):
         jax.jit(check_state)(layca().init(PARAMS))
+
+
+def test_others_that_are_added_on_resume():
+    w, g = {"kernel": jnp.eye(3), "bias": jnp.zeros(3)}, {"kernel": jnp.ones((3, 3)), "bias": jnp.ones(3)}
+    old, new = layca(0.1), layca(0.1, others=optax.adam(1e-3))
+    state = old.init(w)
+    with pytest.raises(ValueError, match="made without `others`"):
+        new.update(g, state, w)
+    updates, state = new.update(g, state._replace(others=new.init(w).others), w)
+    np.testing.assert_allclose(updates["bias"], -1e-3, rtol=1e-5)

@@ -24,6 +24,7 @@ from experiments.presets import LEFT_OUT
 from experiments.results import MissingRunError, Results
 from experiments.runs import Run, by_program, finish
 from training.config import UsageError
+from training.parallel import DeviceError, check_devices
 from training.run import Interrupted
 
 FIGURES = Path(__file__).parent / "figures"
@@ -218,6 +219,8 @@ def main(
     try:
         if flags.cluster is None and (flags.jobs, flags.time_limit) != (None, None):
             raise ClusterError("--jobs and --time-limit are for --cluster local and --cluster slurm")
+        if flags.cluster is None and not flags.draw:
+            check_devices()
         if flags.cluster is not None and not flags.draw:
             for _ in range(2):
                 failed = by_jobs(names, flags, found, jobs)
@@ -238,7 +241,7 @@ def main(
     except (MissingRunError, DataError, ClusterError, UsageError) as error:
         print(f"python -m experiments: error: {error}", file=sys.stderr)
         return 2
-    except FileError as error:
+    except (FileError, DeviceError) as error:
         print(f"python -m experiments: error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -45,6 +45,18 @@ def put_a_folder_for_metrics(run):
     (run / "metrics.jsonl").mkdir()
 
 
+def edit_metrics(change):
+    """Damages the second line of the metrics."""
+
+    def damage(run):
+        first, second = (run / "metrics.jsonl").read_text().splitlines()
+        record = json.loads(second)
+        change(record)
+        (run / "metrics.jsonl").write_text(f"{first}\n{json.dumps(record)}\n")
+
+    return damage
+
+
 def edit(name, value):
     """Damages a run by another value in its config.json, or by none."""
 
@@ -112,6 +124,14 @@ def test_bad_requests_end_with_exit_code_2_and_touch_nothing(
     [
         (damage_metrics, 1, "metrics.jsonl is damaged: line 1 is no record"),
         (empty_checkpoints, 1, "none is left: start over with --overwrite"),
+        (edit_metrics(lambda line: line.pop("rotation")), 1, "line 2 is no record: it has no rotation"),
+        (edit_metrics(lambda line: line.pop("train_loss")), 1, "line 2 is no record: it has no train_loss"),
+        (
+            edit_metrics(lambda line: line.update(epoch="2")),
+            1,
+            'record: epoch should be int, not "2"',
+        ),
+        (edit_metrics(lambda line: line["rotation"].update(x=1.0)), 1, "other layers than line 1"),
         (put_a_folder_for_metrics, 1, "metrics.jsonl: Is a directory"),
         (edit("epochs", ["4"]), 2, 'epochs should be int, not "4"'),
         (edit("epochs", [4.0]), 2, "epochs should be int, not 4.0"),

@@ -5,6 +5,7 @@ import shutil
 import zlib
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -128,6 +129,17 @@ def test_a_missing_run_is_named(full, tmp_path, capsys):
 def test_a_missing_log_is_an_error_that_names_a_run(tmp_path, capsys):
     assert main(["fig3", "--draw"], tmp_path, tmp_path) == 2
     assert '"task": "mnist5k-mlp"' in capsys.readouterr().err
+
+
+def test_a_missing_gpu_is_said_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    def fail():
+        raise RuntimeError("no driver")
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", fail)
+    assert main(["fig1a"], tmp_path / "results", tmp_path / "figures") == 1
+    assert "no GPU found (no driver); pip install" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_typo_suggests_the_nearest_name(capsys):

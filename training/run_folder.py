@@ -27,8 +27,22 @@ def finite(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _check_fields(found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> None:
-    """Raises `ValueError` unless there are these fields and no others, of these types."""
+# What is read of a record; others may be there, too.
+_RECORD = {
+    "epoch": int,
+    "train_loss": int | float | None,
+    "train_accuracy": int | float | None,
+    "test_accuracy": int | float | None,
+    "seconds": float,
+    "rotation": dict,
+    "skipped": dict,
+}
+
+
+def _check_fields(
+    found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "", *, others: bool = False
+) -> None:
+    """Raises `ValueError` unless there are these fields of these types and, without `others`, no more."""
     for name, kind in expected.items():
         if name not in found:
             raise ValueError(f"it has no {prefix}{name}")
@@ -38,8 +52,8 @@ def _check_fields(found: Mapping[str, Any], expected: Mapping[str, Any], prefix:
         if not fits or isinstance(value, bool) != (kind is bool):
             wanted = kind.__name__ if isinstance(kind, type) else kind
             raise ValueError(f"{prefix}{name} should be {wanted}, not {json.dumps(value)}")
-    if others := sorted(found.keys() - expected.keys()):
-        raise ValueError(f"there is no field {prefix}{others[0]}")
+    if not others and (more := sorted(found.keys() - expected.keys())):
+        raise ValueError(f"there is no field {prefix}{more[0]}")
 
 
 def final_accuracy(records: Sequence[Mapping[str, Any]]) -> float | None:
@@ -198,9 +212,11 @@ class RunFolder:
                 break
             try:
                 record = json.loads(line)
-                record["epoch"]
-            except (ValueError, TypeError, KeyError):
-                raise FileError(f"{self._metrics} is damaged: line {number} is no record") from None
+                _check_fields(record, _RECORD, others=True)
+                if records and record["rotation"].keys() != records[0]["rotation"].keys():
+                    raise ValueError("its rotation has other layers than line 1")
+            except (ValueError, TypeError, RecursionError) as error:
+                raise FileError(f"{self._metrics} is damaged: line {number} is no record: {error}") from None
             records.append(record)
         return records
 

@@ -195,8 +195,8 @@ def layca(
         if inner is not None:
             if not isinstance(state.others, optax.MaskedState):
                 raise ValueError(
-                    "this state of layca was made without `others`, and holds nothing for it. Take it from a new"
-                    " optimizer.init(params): state._replace(others=new.others)"
+                    "this state of layca was made without `others`, and holds nothing for it. Take that of a"
+                    " new state, new = optimizer.init(params): state._replace(others=new.others)"
                 )
             masked = optax.masked(inner, _mask_of_others(treedef, axes, weights))
             other_updates, others_state = masked.update(updates, state.others, params, **extra_args)

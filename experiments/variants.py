@@ -157,7 +157,7 @@ class Language:
         )
 
         def loss(params: Any, stream: jax.Array, starts: jax.Array) -> jax.Array:
-            tokens = stream[starts[:, None] + jnp.arange(CONTEXT + 1)].astype(jnp.int32)
+            tokens = stream[starts[:, None] + jnp.arange(CONTEXT + 1)[None]].astype(jnp.int32)
             logits, _ = model.apply(params, {}, tokens[:, :-1], train=True)
             return optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]).mean()
 

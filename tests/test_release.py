@@ -52,7 +52,7 @@ def test_the_wheel_is_the_library_alone(dist):
     assert "layca_optax/py.typed" in names
     assert f"layca_optax-{VERSION}.dist-info/licenses/LICENSE" in names
     needs = [need for need in metadata.get_all("Requires-Dist") if "extra ==" not in need]
-    assert sorted(re.match(r"[\w-]+", need)[0] for need in needs) == ["jax", "optax"]
+    assert sorted(re.match(r"[\w-]+", need)[0] for need in needs) == ["jax", "numpy", "optax"]
     assert metadata["License-Expression"] == "Apache-2.0"
 
 

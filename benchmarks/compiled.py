@@ -12,6 +12,7 @@ A step is `optimizer.update` and `optax.apply_updates`, parameters and state don
 """
 
 import argparse
+import difflib
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,6 @@ from importlib.util import find_spec
 import jax
 
 from benchmarks.accelerators import OPTIMIZERS, TARGETS, TRACKED, Step, apart, epoch, steps
-from data.catalog import hint
 
 TRAINING = "training"
 COMPILERS = {"cuda": "jax_cuda13_plugin", "tpu": "libtpu"}
@@ -162,7 +162,10 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"give --check or targets: {', '.join(choices)}")
     for target in asked.targets:
         if target not in choices:
-            parser.error(f"unknown target {target}.{hint(target, choices)} There are {', '.join(choices)}")
+            close = difflib.get_close_matches(target, choices, n=1, cutoff=0.3)
+            # `data.catalog.hint` would need packages that are not where this runs.
+            hint = f"did you mean {close[0]}? " if close else ""
+            parser.error(f"unknown target {target}: {hint}There are {', '.join(choices)}")
     names = [name for name, _ in BOUNDS] if asked.check else asked.targets
     if problem := missing_compiler(names):
         parser.error(problem)

@@ -1,6 +1,9 @@
 """What `benchmarks.compiled` reads from compiled programs, and what it says; its compilers are not needed."""
 
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -199,9 +202,9 @@ def test_check_fails_with_the_sentences(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["h10"], "unknown target h10. Did you mean h100?"),
-        (["v5e", "v5e:4x4"], "unknown target v5e:4x4. Did you mean v5e:2x2?"),
-        (["trainin"], "Did you mean training?"),
+        (["h10"], "unknown target h10: did you mean h100?"),
+        (["v5e", "v5e:4x4"], "unknown target v5e:4x4: did you mean v5e:2x2?"),
+        (["trainin"], "did you mean training?"),
         ([], "give --check or targets"),
         (["h100", "--check"], "give --check or targets"),
     ],
@@ -227,3 +230,9 @@ def test_missing_compilers(arguments, message, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         compiled.main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_needs_nothing_but_jax_and_optax():
+    others = "{'data', 'train', 'models', 'experiments', 'flax', 'sklearn'}"
+    code = f"import sys, benchmarks.compiled; assert not {others} & set(sys.modules), sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100, cwd=Path(__file__).parent.parent)

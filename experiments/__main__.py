@@ -21,7 +21,7 @@ from experiments.cluster import JOBS, Cluster, ClusterError
 from experiments.cluster import finish as finish_by_jobs
 from experiments.log import RESULTS, Log, key
 from experiments.presets import LEFT_OUT
-from experiments.results import MissingRunError, Results
+from experiments.results import CLAIMS, MissingRunError, Results
 from experiments.runs import Run, by_program, finish
 from training.config import UsageError
 from training.parallel import DeviceError, check_devices
@@ -45,16 +45,8 @@ NAMES = (
         "fig10",
         "fig5b",
     ),
-    *(
-        "tuned",
-        "batchnorm",
-        "plateau-length",
-        "projection",
-        "adaptivity",
-        "tangent",
-        "rates",
-        "rotation-accuracy",
-    ),
+    *CLAIMS,
+    "rotation-accuracy",
 )
 _Switch = tyro.conf.FlagCreatePairsOff
 

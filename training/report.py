@@ -75,7 +75,7 @@ def plot_rotation(title: str, records: Sequence[Mapping[str, Any]], path: Path) 
 
     Args:
       title: stands above the plot.
-      records: one an epoch; each one's `rotation` lists layers in forward order.
+      records: one per epoch; each one's `rotation` lists layers in forward order.
       path: a PNG file to write.
     """
     # Not pyplot, which would choose a backend for the whole process.

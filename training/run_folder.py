@@ -67,7 +67,7 @@ def final_accuracy(records: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 class RunFolder:
-    """A folder that holds one run. Metrics are whole lines, one an epoch; a configuration is written once.
+    """A folder that holds one run. Metrics are whole lines, one per epoch; a configuration is written once.
 
     Attributes:
       with_tensorboard: whether the run writes scalars to `tensorboard`.

@@ -34,7 +34,7 @@ NOT_FINITE = 3
 
 
 def stop_reason(rule: StopRule | None, records: Sequence[Mapping[str, Any]]) -> str | None:
-    """Why a run with these records, one an epoch, should end now; `None` if it should go on."""
+    """Why a run with these records, one per epoch, should end now; `None` if it should go on."""
     if not records:
         return None
     losses = [record["train_loss"] for record in records]

@@ -235,4 +235,4 @@ def test_missing_compilers(arguments, message, monkeypatch, capsys):
 def test_needs_nothing_but_jax_and_optax():
     others = "{'data', 'train', 'models', 'experiments', 'flax', 'sklearn'}"
     code = f"import sys, benchmarks.compiled; assert not {others} & set(sys.modules), sys.modules.keys()"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=100, cwd=Path(__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100, cwd=Path(__file__).parents[2])

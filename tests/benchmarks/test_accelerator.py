@@ -50,12 +50,15 @@ def test_a_unit_that_two_calls_died_in_is_left_out(tmp_path, monkeypatch):
 
 def test_what_takes_too_long_is_asked_to_end_and_then_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(accelerator, "GRACE", 1.0)
-    stubborn = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True))\n"
-    stubborn += "print('begun', flush=True)\nfor _ in range(600): time.sleep(0.1)"
-    polite = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('saved')))\n"
-    polite += "signal.pause()"
+    # Each word and its newline in one call: both programs write to one file.
+    say = "import os, signal, sys, time; say = lambda word: os.write(1, word + b'\\n')\n"
+    stubborn = say + "signal.signal(signal.SIGTERM, lambda *_: say(b'asked')); say(b'begun')\n"
+    stubborn += "for _ in range(600): time.sleep(0.1)"
+    polite = (
+        say + "signal.signal(signal.SIGTERM, lambda *_: sys.exit(say(b'saved') and None)); signal.pause()"
+    )
     log = tmp_path / "log.txt"
-    run([[sys.executable, "-c", code] for code in (stubborn, polite)], 3.0, log, {"PYTHONUNBUFFERED": "1"})
+    run([[sys.executable, "-c", code] for code in (stubborn, polite)], 3.0, log, {})
     assert sorted(log.read_text().split()) == ["asked", "begun", "saved"]
 
 

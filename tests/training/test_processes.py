@@ -17,7 +17,7 @@ import train
 from training import parallel
 from training.config import UsageError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def start_two(*command):

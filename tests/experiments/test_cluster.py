@@ -13,7 +13,7 @@ from quick_runs import Quick, command, wait_for
 from experiments import __main__ as command_line
 from experiments.log import Log, key
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments.log import Log, key
 from experiments.runs import training
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 APPEND = """
 import sys
 from pathlib import Path

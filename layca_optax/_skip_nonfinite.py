@@ -1,17 +1,17 @@
 """Skip the step of those layers whose gradient is not finite, or zero."""
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from layca_optax._paths import Path, join, leaf_paths, refuse_twice
+from layca_optax._paths import join, leaf_paths, refuse_twice
 from layca_optax._rules import is_inexact
+from layca_optax._state import by_path
 from layca_optax._track import TrackRotationState
 
-_Flags = dict[Path, jax.Array]
+_Flags = dict[str, jax.Array]
 
 
 class SkipNonfiniteState(NamedTuple):
@@ -36,9 +36,7 @@ def skip_nonfinite(
 
     `optax.apply_if_finite` drops a step for the whole network. This drops it for the leaf whose gradient
     holds a NaN or an inf: its update is zero, and what `inner` keeps for it (moments, traces, accumulators)
-    stays what it was. All other leaves get what they would get if that gradient were zero: the very same
-    update as without the NaN, unless `inner` mixes layers, as clipping by the global norm does. So does the
-    rest of the state: the step counts of Adam and of schedules go on, and all layers stay in step.
+    stays what it was. All other leaves, and step counts, get what they would get if that gradient were zero.
 
     Wrap the whole optimizer, clipping included, so that nothing in it ever sees a NaN:
     `skip_nonfinite(optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(), layca(lr)))`. A
@@ -54,10 +52,9 @@ def skip_nonfinite(
       zeros: whether to skip gradients that are zero in every entry as well.
 
     Returns:
-      An `optax.GradientTransformationExtraArgs`; its state counts the skipped steps of every leaf, by path:
-      `optax.tree.get(state, "skipped_steps")`, and `"zero_steps"`. Where several stand in one optimizer (in
-      `optax.partition`), `optax.tree.get_all_with_path` finds the counts of all. Leaves that are neither
-      floating nor complex are passed on as they are.
+      An `optax.GradientTransformationExtraArgs` with a `SkipNonfiniteState`. Leaves that are neither
+      floating nor complex are passed on as they are. `optax.tree.get(state, "skipped_steps")` reads the
+      counts; where several wrappers stand in one optimizer, `optax.tree.get_all_with_path` reads them all.
 
     Raises:
       ValueError: at `init`, if two leaves of the parameters have the same path.
@@ -82,12 +79,12 @@ def skip_nonfinite(
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: optax.Params) -> SkipNonfiniteState:
-        names = [join(path) for path in leaf_paths(params)]
-        refuse_twice(names)
-        trained = [n for n, leaf in zip(names, jax.tree.leaves(params), strict=True) if is_inexact(leaf)]
+        leaves = _named(params)
+        refuse_twice(name for name, _ in leaves)
+        trained = [name for name, leaf in leaves if is_inexact(leaf)]
         # `optax.tree.map_params` compares with the state of a tree without leaves: there the whole dictionary
         # must be one leaf.
-        counts = lambda: {name: jnp.zeros([], jnp.int32) for name in trained} if names else jnp.int32(0)
+        counts = lambda: {name: jnp.zeros([], jnp.int32) for name in trained} if leaves else jnp.int32(0)
         return SkipNonfiniteState(inner.init(params), counts(), counts() if zeros else None)
 
     def update_fn(
@@ -96,14 +93,18 @@ def skip_nonfinite(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SkipNonfiniteState]:
-        trained = {path: g for path, g in _by_path(updates).items() if is_inexact(g)}
-        bad = {path: ~jnp.all(jnp.isfinite(g)) for path, g in trained.items()}
-        zero = {path: jnp.all(g == 0) for path, g in trained.items() if zeros and jnp.size(g)}
-        skipped = {path: flag | zero[path] if path in zero else flag for path, flag in bad.items()}
+        trained = [(name, g) for name, g in _named(updates) if is_inexact(g)]
+        bad = {name: ~jnp.all(jnp.isfinite(g)) for name, g in trained}
+        zero = {name: jnp.all(g == 0) for name, g in trained if zeros and jnp.size(g)}
+        skipped = bad | {name: bad[name] | flag for name, flag in zero.items()}
         steps, new = inner.update(_zeroed(updates, bad), state.inner_state, params, **extra_args)
-        owners = _owners(inner, updates if params is None else params)
+        try:
+            places = inner.init(_places(updates if params is None else params))
+        except Exception:
+            # It computes with all leaves together, as `optax.flatten` does, and keeps nothing by leaf.
+            places = None
         return _zeroed(steps, skipped), SkipNonfiniteState(
-            _kept(state.inner_state, new, owners, skipped),
+            _kept(state.inner_state, new, places, skipped),
             _counted(state.skipped_steps, bad),
             _counted(state.zero_steps, zero),
         )
@@ -113,79 +114,67 @@ def skip_nonfinite(
 
 
 @jax.tree_util.register_static
-@dataclass(frozen=True)
-class _Place:
-    """Stands for a leaf of the parameters, in a tree that has no leaves."""
+class _Place(jax.ShapeDtypeStruct):
+    """Stands for a leaf, in a tree without leaves: it is found where a state keeps something for the leaf.
 
-    path: Path
-    leaf: jax.ShapeDtypeStruct
-
-    def __getattr__(self, name: str) -> Any:
-        # Functions that label leaves may ask for their shapes.
-        return getattr(self.leaf, name)
-
-
-def _owners(inner: optax.GradientTransformationExtraArgs, params: optax.Params) -> dict[Any, Path]:
-    """From places in the inner state to the parameters that it keeps something for there.
-
-    This is the idea of `optax.tree.map_params`, which takes one placeholder for all parameters: functions
-    that label or mask a dictionary by its keys fail on that.
+    `optax.tree.map_params` does the same with one placeholder for all parameters: functions that label or
+    mask a dictionary by its keys fail on that.
     """
-    shape = lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
-    places = [_Place(path, shape(x)) for path, x in _by_path(params).items()]
-    try:
-        state = inner.init(jax.tree.unflatten(jax.tree.structure(params), places))
-    except Exception:
-        # It computes with all leaves together, as `optax.flatten` does, and keeps nothing for a single one.
-        return {}
-    nodes = jax.tree_util.tree_leaves_with_path(state, is_leaf=lambda node: isinstance(node, _Place))
-    return {keys: node.path for keys, node in nodes if isinstance(node, _Place)}
+
+    name: str
 
 
-def _kept(old: Any, new: Any, owners: dict[Any, Path], skipped: _Flags) -> Any:
+def _places(tree: Any) -> Any:
+    places = []
+    for name, x in _named(tree):
+        places.append(_Place(jnp.shape(x), jnp.result_type(x)))
+        places[-1].name = name
+    return jax.tree.unflatten(jax.tree.structure(tree), places)
+
+
+def _kept(old: Any, new: Any, places: Any, skipped: _Flags) -> Any:
     """The new inner state, with the old one for the leaves that skip the step."""
+    is_place = lambda node: isinstance(node, _Place)
     is_tracker = lambda node: isinstance(node, TrackRotationState)
+    nodes = jax.tree_util.tree_leaves_with_path(places, is_leaf=is_place)
+    owners = {keys: node.name for keys, node in nodes if is_place(node)}
     before = dict(jax.tree_util.tree_leaves_with_path(old, is_leaf=is_tracker))
 
     def keep(keys: Any, x: Any) -> Any:
-        if keys in before and is_tracker(x):
+        # Some transformations have leaves in their state only after the first step.
+        if keys not in before:
+            return x
+        if is_tracker(x):
             return _stood_still(before[keys], x, skipped)
         owner = next((owners[keys[:n]] for n in range(len(keys) + 1) if keys[:n] in owners), None)
-        # Some transformations have leaves in their state only after the first step.
-        return jnp.where(skipped[owner], before[keys], x) if owner in skipped and keys in before else x
+        return jnp.where(skipped[owner], before[keys], x) if owner in skipped else x
 
     return jax.tree_util.tree_map_with_path(keep, new, is_leaf=is_tracker)
 
 
-def _stood_still(
-    before: TrackRotationState, after: TrackRotationState, skipped: _Flags
-) -> TrackRotationState:
+def _stood_still(old: TrackRotationState, new: TrackRotationState, skipped: _Flags) -> TrackRotationState:
     """What the tracker would have measured of updates of zero."""
-    if not isinstance(after.measured, dict):
-        return after
-    measured = dict(after.measured)
-    for path, flag in skipped.items():
-        if (name := join(path)) in measured:
-            now, then = measured[name], before.measured[name]
-            # Not every step is measured.
-            is_new = jnp.any(now != then, axis=-1, keepdims=True)
-            stood = jnp.stack([then[..., 0], 0 * then[..., 1], then[..., 2]], axis=-1)
-            measured[name] = jnp.where(flag & is_new, stood, now)
-    return after._replace(measured=measured)
+
+    def measured(name: str, now: jax.Array) -> jax.Array:
+        then = old.measured[name]
+        # A tracker in `optax.conditionally_transform` does not measure every step.
+        is_new = jnp.any(now != then, axis=-1, keepdims=True)
+        return jnp.where(skipped[name] & is_new, then.at[..., 1].set(0), now)
+
+    numbers = by_path(new.measured)
+    stood = {name: measured(name, x) for name, x in numbers.items() if name in skipped}
+    return new._replace(measured=numbers | stood) if stood else new
 
 
 def _zeroed(tree: Any, skipped: _Flags) -> Any:
-    zero = lambda path, x: jnp.where(skipped[path], jnp.zeros_like(x), x) if path in skipped else x
-    leaves = [zero(path, x) for path, x in _by_path(tree).items()]
-    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
-
-
-def _by_path(tree: Any) -> dict[Path, Any]:
-    return dict(zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True))
+    zero = lambda name, x: jnp.where(skipped[name], jnp.zeros_like(x), x) if name in skipped else x
+    return jax.tree.unflatten(jax.tree.structure(tree), [zero(name, x) for name, x in _named(tree)])
 
 
 def _counted(counts: Any, skipped: _Flags) -> Any:
-    flags = {join(path): flag for path, flag in skipped.items()}
-    if not isinstance(counts, dict):
-        return counts
-    return {name: jnp.where(flags.get(name, False), optax.safe_increment(n), n) for name, n in counts.items()}
+    more = lambda name, n: jnp.where(skipped[name], optax.safe_increment(n), n) if name in skipped else n
+    return {name: more(name, n) for name, n in counts.items()} if skipped else counts
+
+
+def _named(tree: Any) -> list[tuple[str, Any]]:
+    return [(join(path), x) for path, x in zip(leaf_paths(tree), jax.tree.leaves(tree), strict=True)]

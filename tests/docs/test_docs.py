@@ -4,9 +4,13 @@ import pages
 import pytest
 
 DOCS = {path.name: path for path in (pages.ROOT / "docs").rglob("*.md")}
+# Pages whose code trains networks.
+LONG = ("leaves.md", "precision.md")
 
 
-@pytest.mark.parametrize("name", DOCS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in DOCS]
+)
 def test_code_runs_and_prints_what_the_page_says(name):
     pages.run(DOCS[name])
 

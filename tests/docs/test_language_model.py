@@ -40,7 +40,7 @@ def windows(stream, starts):
     return stream[starts[:, None] + jnp.arange(CONTEXT + 1)[None]].astype(jnp.int32)
 
 
-@pytest.fixture(scope="module", params=RATES)
+@pytest.fixture(scope="module", params=["adam", pytest.param("muon", marks=pytest.mark.slow)])
 def run(request, data, docs):
     """Name; the parameters at all steps, along a first axis; losses in training; the loss in validation."""
     name = request.param

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pages
+import pytest
 
 from data import mnist5k, standardise
 from layca_optax import layca
@@ -47,6 +48,7 @@ def difference(losses, reference):
     return losses.mean() - reference.mean(), 2 * error
 
 
+@pytest.mark.slow
 def test_float32_parameters_and_bfloat16_products_reach_the_loss_of_float32():
     loss = pages.run(pages.ROOT / "docs" / "precision.md")["loss"]
     data = mnist5k.load(512, seed=0)

@@ -45,8 +45,18 @@ OPTIMIZERS: dict[str, Callable[[optax.ScalarOrSchedule], optax.GradientTransform
     "layca on adam, skipping": lambda learning_rate: skip_nonfinite(on(optax.scale_by_adam())(learning_rate)),
     "sgd_amom": sgd_amom,
 }
-every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
-every_layca = pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "sgd_amom"])
+# The rest of the table takes minutes.
+QUICK = ("layca", "layca by neuron", "layca on adam, tracked", "layca on adam, skipping")
+
+
+def each(names):
+    """A test per optimizer; of all but a few it is slow."""
+    marked = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
+    return pytest.mark.parametrize("name", marked)
+
+
+every_optimizer = each(OPTIMIZERS)
+every_layca = each(name for name in OPTIMIZERS if name != "sgd_amom")
 
 SHAPES = {"bias": (8,), "kernel": (4, 6), "stack": (2, 3, 4)}
 STEPS = 4

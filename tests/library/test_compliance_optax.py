@@ -11,7 +11,7 @@ import oracle
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from optimizers import OPTIMIZERS, PARAMS, assert_close, every_layca, every_optimizer, normal
+from optimizers import OPTIMIZERS, PARAMS, assert_close, each, every_layca, every_optimizer, normal
 
 from layca_optax import layca, track_rotation
 
@@ -136,7 +136,7 @@ SHARDED["track_rotation by neuron"] = track_rotation(rotate="neuron")
 SHARDED["layca by pieces"] = layca(1.0, rotate=lambda path, leaf: (0, (2, 2)))
 
 
-@pytest.mark.parametrize("name", SHARDED)
+@each(SHARDED)
 def test_states_keep_shardings_from_init_to_update_and_under_jit(name):
     mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
     rng = np.random.default_rng(0)

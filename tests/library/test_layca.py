@@ -9,24 +9,28 @@ import optax
 import oracle
 import pytest
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from steps import one_step, random_pair
 
 import layca_optax
 from layca_optax import layca
 
-shapes = hnp.array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=7).filter(lambda s: np.prod(s) > 1)
+
+@jax.jit
+def turned(w, g, rate):
+    """One step; the rate is traced, so that one program serves a shape."""
+    optimizer = layca(rate)
+    return optimizer.update(g, optimizer.init(w), w)[0]
 
 
 @hypothesis.given(
-    shape=shapes,
+    shape=st.sampled_from([(2, 1), (7, 7), (1, 5, 3), (2, 3, 1, 4)]),
     dtype=st.sampled_from([jnp.float32, jnp.bfloat16, jnp.float16]),
     rate=st.floats(1e-3, 10),
     log_w=st.integers(-3, 3),
     log_s=st.integers(-3, 3),
     seed=st.integers(0, 2**16),
 )
-@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.settings(deadline=None, max_examples=100)
 def test_follows_algorithm_1(shape, dtype, rate, log_w, log_s, seed):
     rng = np.random.default_rng(seed)
     w = jnp.asarray(rng.normal(size=shape) * 10.0**log_w, dtype)
@@ -34,7 +38,7 @@ def test_follows_algorithm_1(shape, dtype, rate, log_w, log_s, seed):
     # A step that is parallel to the weights within 4 eps of its dtype turns nothing.
     least = max(1e-3, 5 * float(jnp.finfo(dtype).eps))
     hypothesis.assume(oracle.norm(w) > 0 and least < oracle.angle(w, g) < np.pi - least)
-    update = one_step(w, g, rate)
+    update = turned(w, g, rate)
     expected = oracle.layca_step(w, -np.asarray(g, np.float64), w, rate) - np.asarray(w, np.float64)
     assert update.dtype == dtype
     # An update's entries are rounded to its dtype; float16 has besides a smallest number.

@@ -11,6 +11,7 @@ from layca_optax._describe import describe
 from layca_optax._layca import LaycaState, layca
 from layca_optax._rebase import check_state, rebase
 from layca_optax._rotation import layer_rotation
+from layca_optax._scalars import rotation_scalars
 from layca_optax._sgd_amom import sgd_amom
 from layca_optax._skip_nonfinite import SkipNonfiniteState, skip_nonfinite
 from layca_optax._track import TrackRotationState, rotation_report, track_rotation
@@ -31,6 +32,7 @@ __all__ = [
     "layer_rotation",
     "rebase",
     "rotation_report",
+    "rotation_scalars",
     "sgd_amom",
     "skip_nonfinite",
     "track_rotation",

@@ -22,10 +22,10 @@ ALLOWED = {
 }
 
 
-def imports(folder):
+def imports(folder, pattern="*.py"):
     """Names of the packages that a folder's (or file's) modules import, at any depth."""
     path = ROOT / folder
-    files = path.rglob("*.py") if path.is_dir() else [path.with_suffix(".py")]
+    files = path.rglob(pattern) if path.is_dir() else [path.with_suffix(".py")]
     found = set()
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -45,7 +45,8 @@ def test_arrays_go_down_only(folder):
 
 
 def test_the_library_imports_jax_optax_and_numpy_only():
-    assert imports("layca_optax") - set(sys.stdlib_module_names) == {"jax", "optax", "numpy"}
+    assert imports("layca_optax", "_*.py") - set(sys.stdlib_module_names) == {"jax", "optax", "numpy"}
+    assert imports("layca_optax", "plot.py") - set(sys.stdlib_module_names) == {"matplotlib", "numpy"}
 
 
 def test_the_public_surface_is_documented():

@@ -50,7 +50,10 @@ def two_steps(transformation, params, gradients):
 
 
 @pytest.mark.parametrize("gradient_dtype", ["the same", jnp.float32])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize(
+    "dtype",
+    [jnp.bfloat16, *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (jnp.float32, jnp.float16))],
+)
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_every_transformation(name, dtype, gradient_dtype):
     params, gradients = tree(dtype, 0), tree(dtype if gradient_dtype == "the same" else gradient_dtype, 1)
@@ -62,6 +65,7 @@ def test_every_transformation(name, dtype, gradient_dtype):
         chex.assert_trees_all_equal(two_steps(TRANSFORMATIONS[name], params, gradients), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_every_transformation_in_float64(name):

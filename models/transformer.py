@@ -63,7 +63,7 @@ class Transformer(nnx.Module):
         )
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Predicts the byte after each of `tokens`, `(batch, length)`: logits `(batch, length, vocabulary)`."""
+        """Maps tokens `(batch, length)` to logits `(batch, length, vocabulary)` of each next byte."""
 
         @nnx.scan(in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
         def run(block: Block, x: jax.Array) -> jax.Array:

@@ -1,1 +1,1 @@
-"""The claims about speed, each with its command; what they printed is in `README.md`."""
+"""Benchmarks: every claim about speed has a command here; `README.md` shows what they printed."""

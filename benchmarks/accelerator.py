@@ -1,12 +1,12 @@
-"""What half an hour of an accelerator can say, in calls that go on where the last one stopped.
+"""Measures Layca on an accelerator for half an hour, in several calls; each continues the last.
 
     python -m benchmarks.accelerator --minutes 9 --data-dir DIR
 
-A call does as much as fits into its minutes, in the order of what it tells, and prints all that is known. The
-pieces: a, Layca's accuracy and its tests on the device, at most 4 minutes; b, steps of optimizers, 6; c,
-training, 5; d, the paper's runs (`experiments.first`), all that is left. `--out` keeps JSON lines per piece,
-what was printed and the runs' logs; compiled programs are beside it. `--smoke` does a little of everything in
-about a minute, also on a processor: it shows that all of it works, and its numbers mean nothing.
+A call measures as much as fits into its minutes, the most important first, and prints all results so far. The
+pieces are: a, Layca's accuracy and its tests on the device, at most 4 minutes; b, steps of optimizers, 6; c,
+training, 5; d, the paper's runs (`experiments.first`), in the remaining time. The folder `--out` has JSON
+lines per piece, all output and the runs' logs; compiled programs are in a folder beside it. `--smoke` does a
+little of everything in about a minute, also on a CPU, to test this program; its numbers mean nothing.
 """
 
 import json
@@ -24,44 +24,44 @@ from typing import Any
 import tyro
 
 ROOT = Path(__file__).parent.parent
-# Seconds per piece in all calls together.
+# Seconds per piece, all calls together.
 LIMITS = {"a": 240.0, "b": 360.0, "c": 300.0, "d": float("inf")}
 SMOKE = {"a": 30.0, "b": 15.0, "c": 60.0, "d": 20.0}
-# Seconds that a piece gets to save what it has, and under which none is begun.
+# Seconds that a piece has to save its results, and the fewest seconds for which one is started.
 GRACE, SHORTEST = 25.0, 8.0
-# Tests of the library's numbers, by what is in their files' names, in the order of what they tell.
+# Tests of the library's numbers, by parts of their files' names, the most important first.
 TESTS = (
     *("layca", "arithmetic", "compliance", "one_pass", "rotate", "rotation", "track", "skip_nonfinite"),
     *("rates", "alpha", "sgd_amom", "precision"),
 )
-# They need eight devices.
+# These need eight devices.
 NOT_HERE = {"sharding", "processes", "devices"}
 OUTCOMES = ("PASSED", "FAILED", "ERROR", "SKIPPED")
 
 
 @dataclass(frozen=True)
 class Flags:
-    """Measure as much as fits into some minutes of an accelerator; the next call goes on."""
+    """Measure as much as fits into some minutes on an accelerator; the next call continues."""
 
     minutes: float = 9.0
     """How long this call may take."""
     out: Path | None = None
-    """Folder of all that was measured so far; runs/accelerator, or runs/accelerator-smoke with --smoke."""
+    """Folder of the results; by default runs/accelerator, or runs/accelerator-smoke with --smoke."""
     data_dir: str | None = None
-    """Folder of `cifar10`, for the paper's runs."""
+    """Folder that contains `cifar10`, for the paper's runs."""
     pieces: str = "abcd"
-    """Which pieces."""
+    """Which pieces to measure."""
     smoke: bool = False
-    """A little of everything, on small networks."""
+    """Do a little of everything, on small networks."""
 
     @property
     def folder(self) -> Path:
-        """`out`, from the root of the file system on."""
+        """Returns `out` as an absolute path."""
         return (self.out or Path("runs/accelerator-smoke" if self.smoke else "runs/accelerator")).absolute()
 
 
 class Records:
-    """The JSON lines of a piece: of a unit that it is begun, then what was found."""
+    """The JSON lines of a piece: one line when a unit begins, one with its results."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -78,7 +78,7 @@ class Records:
             file.write(json.dumps(record) + "\n")
 
     def found(self) -> dict[str, dict[str, Any]]:
-        """What was found, by unit; failures too."""
+        """Returns the results, including failures, by unit."""
         return {record["unit"]: record for record in self.read() if "begun" not in record}
 
     def begun(self, unit: str) -> int:
@@ -86,7 +86,7 @@ class Records:
 
 
 def work(piece: str, out: Path, smoke: bool) -> None:
-    """Does the units of a piece that nobody has finished or begun twice; ends when it is told to."""
+    """Measures the units of a piece, except those that are finished or have been begun twice."""
     import gc
 
     import jax
@@ -101,14 +101,14 @@ def work(piece: str, out: Path, smoke: bool) -> None:
         records.append(unit=unit, begun=True)
         try:
             found = dict(measure())
-        except Exception as error:  # one unit that does not fit must not cost the others
+        except Exception as error:  # if one unit fails (out of memory, say), go on with the others
             found = {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
         records.append(unit=unit, device=device, **found)
         gc.collect()
 
 
 def run(commands: Sequence[Sequence[str]], seconds: float, log: Path, environment: Mapping[str, str]) -> None:
-    """Runs commands at the same time; after `seconds` asks them to end, and ends them `GRACE` later."""
+    """Runs commands in parallel; after `seconds` sends SIGTERM, and `GRACE` seconds later SIGKILL."""
     started: list[subprocess.Popen] = []
 
     def send(number: int) -> None:
@@ -137,20 +137,20 @@ def run(commands: Sequence[Sequence[str]], seconds: float, log: Path, environmen
 
 
 def tests(smoke: bool) -> list[str]:
-    """The command that runs the library's tests of numbers on one device."""
+    """Returns the command that runs the library's tests of numbers on one device."""
     names = ("sgd_amom",) if smoke else TESTS
     files = sorted((ROOT / "tests").rglob("test_*.py"))
     files = [path for path in files if not NOT_HERE & set(path.stem.split("_"))]
     chosen = [path for name in names for path in files if name in path.stem]
     options = ["-vv", "-rfE", "--tb=short", "-n", "0" if smoke else "8", "--dist", "load"]
-    # pytest-benchmark, where it is installed, warns of xdist, and warnings are errors.
+    # If pytest-benchmark is installed, it warns of xdist, and warnings are errors.
     options += ["-p", "no:cacheprovider", "-p", "no:benchmark"]
     paths = [str(path.relative_to(ROOT)) for path in dict.fromkeys(chosen)]
     return [sys.executable, "-m", "pytest", *options, *paths]
 
 
 def side_by_side(found: Mapping[str, Mapping[str, Any]]) -> int:
-    """How many processes at once train a tenth more images per second than one, by what piece c has found."""
+    """Returns how many processes trained over 10 % more images per second than one, in piece c; else 1."""
     speeds: dict[int, float] = {}
     for unit, record in found.items():
         if several := re.search(r"\| layca(?:, (\d+) processes)?$", unit):
@@ -160,7 +160,7 @@ def side_by_side(found: Mapping[str, Mapping[str, Any]]) -> int:
 
 
 def commands(piece: str, flags: Flags) -> list[list[str]]:
-    """What is run for a piece, at the same time."""
+    """Returns the commands to run in parallel for a piece."""
     if piece != "d":
         more = ["--smoke"] if flags.smoke else []
         return [[sys.executable, "-m", "benchmarks.accelerator", "work", piece, str(flags.folder), *more]]
@@ -173,7 +173,7 @@ def commands(piece: str, flags: Flags) -> list[list[str]]:
 
 
 def measure(flags: Flags) -> None:
-    """Does the pieces that are left, each within its limit, until the minutes are over."""
+    """Measures the remaining pieces, each within its limit, until the minutes are over."""
     ends = time.monotonic() + 60 * flags.minutes - GRACE
     limits, calls = SMOKE if flags.smoke else LIMITS, Records(flags.folder / "calls.jsonl")
     usual = {
@@ -186,7 +186,7 @@ def measure(flags: Flags) -> None:
         parts = [(commands(piece, flags), flags.folder / f"{piece}.txt", usual)]
         said = flags.folder / "tests.txt"
         if piece == "a" and not (said.exists() and re.search(r" in [\d.]+s", said.read_text())):
-            # What they compare with float64, networks among it, must not be rounded to TF32.
+            # Tests compare with float64, also the outputs of networks, so nothing may be rounded to TF32.
             exact = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
             parts.append(([tests(flags.smoke)], said, usual | exact))
         for together, log, environment in parts:
@@ -199,7 +199,7 @@ def measure(flags: Flags) -> None:
 
 
 def compared(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """With the share of the copy's speed, and how many times as long as others on the same tree or task."""
+    """Adds speeds relative to the copy, and times relative to SGD and Adam on the same tree or task."""
     copy = records.get("copy", {}).get("GB/s")
     more: dict[str, dict[str, Any]] = {}
     for unit, record in records.items():
@@ -215,7 +215,7 @@ def compared(records: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
 
 
 def table(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row per unit, a column per number; what failed says why."""
+    """Formats a table with a row per unit and a column per number; a failed unit shows its error."""
     skipped = ("unit", "device", "error", "machine")
     columns = list(dict.fromkeys(name for r in records.values() for name in r if name not in skipped))
     rows = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
@@ -230,7 +230,7 @@ def _cell(value: Any) -> str:
 
 
 def report(out: Path) -> str:
-    """All that is known, as tables."""
+    """Formats all results so far as tables."""
     parts = []
     for piece in "abc":
         found = Records(out / f"{piece}.jsonl").found()

@@ -1,4 +1,4 @@
-"""Steps of optimizers and the epoch of `train.py`, compiled for GPUs and TPUs that need not exist."""
+"""Compiles optimizers' steps and the epoch of `train.py` for GPUs and TPUs that this machine lacks."""
 
 import multiprocessing
 import os
@@ -44,7 +44,7 @@ TARGETS = {
     "v5e:2x2": Target("tpu", "v5e:2x2", 4),
     "v5e:16x16": Target("tpu", "v5e:16x16", 256),
 }
-# What XLA wants to know of a GPU.
+# The description of a GPU that XLA needs.
 H100 = """
 gpu_device_info {
   cuda_compute_capability { major: 9 minor: 0 }
@@ -62,13 +62,13 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 
 
 class Step(NamedTuple):
-    """An optimizer's compiled step.
+    """The cost of an optimizer's compiled step.
 
-    `bytes` and `carried`, what goes through collectives, are multiples of the parameters' bytes.
+    `bytes` and `carried` (the bytes passed to collectives) are multiples of the parameters' bytes.
     """
 
     kernels: int
-    kernels_per_leaf: float  # that rotates
+    kernels_per_leaf: float  # per leaf that rotates
     bytes: float
     bytes_against_sgd: float
     collectives: Counter[str]
@@ -82,18 +82,18 @@ class Step(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """The compiled epoch of `train.py`; bytes are those on each device."""
+    """The cost of the compiled epoch of `train.py`; bytes are per device."""
 
     steps: int
     kept_bytes: int  # state and images
-    memory_bytes: int  # all
-    collectives: Counter[str]  # of a step, and a few of the epoch
+    memory_bytes: int  # everything
+    collectives: Counter[str]  # per step, and a few per epoch
     carried_bytes: int
     seconds: float
 
 
 def transformer() -> dict[str, tuple[int, ...]]:
-    """The shapes of 12 blocks of width 768 and an embedding: 121 leaves, of which 73 rotate."""
+    """Returns the shapes of 12 blocks of width 768 and an embedding: 121 leaves, of which 73 rotate."""
     block: dict[str, tuple[int, ...]] = {"up": (768, 3072), "down": (3072, 768), "bias_up": (3072,)}
     block |= dict.fromkeys("qkvo", (768, 768))
     block |= dict.fromkeys(("bias_down", "norm_attention", "norm_mlp"), (768,))
@@ -101,7 +101,7 @@ def transformer() -> dict[str, tuple[int, ...]]:
 
 
 def described_devices(target: Target) -> list[Any]:
-    """The devices of a target, which need not exist."""
+    """Describes the devices of a target, which need not exist."""
     kwargs: dict[str, Any] = {}
     if target.platform == "cuda":
         kwargs = {"target_config": H100, "topology": "1x1x1"}
@@ -116,7 +116,7 @@ def described_devices(target: Target) -> list[Any]:
 
 
 def compile_step(tx: optax.GradientTransformation, shapes: Mapping[str, Any], dtype: Any, mesh: Mesh) -> Any:
-    """The step's executable. Arrays are spread over the devices where their first axis can be divided."""
+    """Compiles a step. Arrays are sharded along axis 0 if the number of devices divides its length."""
 
     def spread(leaf: Any) -> jax.ShapeDtypeStruct:
         spec = PartitionSpec("devices") if leaf.shape and leaf.shape[0] % mesh.size == 0 else PartitionSpec()
@@ -132,8 +132,8 @@ def compile_step(tx: optax.GradientTransformation, shapes: Mapping[str, Any], dt
 
 
 def steps(target: Target, dtype: str, names: Sequence[str], rounds: int) -> dict[str, Step]:
-    """Compiles the steps of `names`, which hold sgd and adam; ratios of time are medians over rounds."""
-    jax.config.update("jax_num_cpu_devices", target.chips)  # `jax.device_count()` is as it would be there
+    """Compiles steps of `names`, which must include sgd and adam; ratios of times are medians over rounds."""
+    jax.config.update("jax_num_cpu_devices", target.chips)  # so that `jax.device_count()` is right
     shapes, mesh = transformer(), Mesh(np.array(described_devices(target)), ("devices",))
     rotating = sum(len(shape) > 1 for shape in shapes.values())
     total = sum(np.prod(shape) for shape in shapes.values()) * jnp.dtype(dtype).itemsize
@@ -149,7 +149,7 @@ def steps(target: Target, dtype: str, names: Sequence[str], rounds: int) -> dict
     costs = {name: hlo.cost(p.as_text(), scalars=target.platform == "cuda") for name, p in programs.items()}
     moved = {name: cost.bytes for name, cost in costs.items()}
     if target.platform == "tpu":
-        # Copies between a TPU's memories are not to be seen in the text: XLA's own estimate, of all chips.
+        # The text does not show copies between a TPU's memories, so take XLA's own estimate.
         moved = {n: p.cost_analysis()["bytes accessed"] * target.chips for n, p in programs.items()}
     return {
         name: Step(
@@ -171,7 +171,7 @@ def steps(target: Target, dtype: str, names: Sequence[str], rounds: int) -> dict
 
 
 def epoch(target: Target, shard_params: bool) -> Epoch:
-    """Compiles the epoch of c10-cnn1 with Layca, all its steps in one program."""
+    """Compiles the epoch of c10-cnn1 with Layca: all steps in one program."""
     import train
     from data import Scale
     from training.config import Flags
@@ -184,7 +184,7 @@ def epoch(target: Target, shard_params: bool) -> Epoch:
     rows = task.num_training_images(config.validation)
     images = jax.ShapeDtypeStruct((rows, *task.input_shape), jnp.uint8, sharding=devices.rows)
     labels = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=devices.rows)
-    # The epoch's form depends on the backend that it runs on.
+    # `train.py` chooses the form of the epoch by backend.
     with mock.patch("jax.default_backend", return_value=target.platform):
         program = train.compile_program(config, devices)
     state = devices.abstract(jax.eval_shape(program.init, np.uint32(0), hparams))
@@ -207,7 +207,7 @@ def epoch(target: Target, shard_params: bool) -> Epoch:
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls in a process of its own: how many devices there are is said to JAX before it starts."""
+    """Calls a function in a new process, because JAX cannot change its number of devices once it runs."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()

@@ -1,14 +1,14 @@
-"""What steps become on GPUs and TPUs, compiled on a machine that has none.
+"""Compiles steps for GPUs and TPUs on a machine that has none, and counts what they do.
 
     pip install -e ".[train,accelerators]"     # into an environment of its own
     python -m benchmarks.compiled h100 v5e v5e:2x2 v5e:16x16 training
     python -m benchmarks.compiled --check
 
-`h100` is one GPU, `v5e` one TPU chip; of four and of 256 chips each keeps a part of every array. `training`
-is the epoch that `train.py` compiles for c10-cnn1; it alone needs `train`. `--check` compiles less and fails
-where a bound does not hold.
+`h100` is one GPU, `v5e` one TPU chip; on 4 or 256 chips every array is sharded over all chips. `training` is
+the epoch that `train.py` compiles for c10-cnn1; only this needs the extra `train`. `--check` compiles less
+and fails if a bound does not hold.
 
-A step is `optimizer.update` and `optax.apply_updates`, parameters and state donated.
+A step is `optimizer.update` and `optax.apply_updates`, with parameters and state donated.
 """
 
 import argparse
@@ -37,10 +37,10 @@ _ON_GPU = {
     "layca": {"bytes": 5.2, "kernels_per_leaf": 7},
     TRACKED: {"bytes": 9, "kernels_per_leaf": 12},
 }
-# The largest values of fields of `Step` that pass, by target and dtype, and by optimizer.
+# The largest allowed values of fields of `Step`, by target and dtype, and by optimizer.
 BOUNDS: Mapping[tuple[str, str], Mapping[str, Mapping[str, float]]] = {
     ("h100", "float32"): {
-        # Half as much again as the aims of 4 and 8: compile times vary with what else the machine does.
+        # The goals are 4 and 8; compile times vary with the load of the machine, so allow 1.5 times as much.
         "layca": {**_ON_GPU["layca"], "seconds_against_adam": 6},
         TRACKED: {**_ON_GPU[TRACKED], "seconds_against_adam": 12},
     },
@@ -65,7 +65,7 @@ def named(collectives: Counter[str]) -> str:
 
 
 def print_steps(name: str, dtype: str) -> None:
-    """The table of a target."""
+    """Prints the table of a target."""
     found = apart(steps, TARGETS[name], dtype, list(OPTIMIZERS), 3)
     columns = [
         f"{name}, {dtype}",
@@ -96,7 +96,7 @@ def print_steps(name: str, dtype: str) -> None:
 
 
 def print_training() -> None:
-    """The table of `train.py`'s epoch."""
+    """Prints the table of `train.py`'s epoch."""
     columns = ["c10-cnn1", "steps", "state and images, MB", "all memory, MB", "collectives", "they carry, MB"]
     rows = []
     for name, shard_params in (("v5e", False), ("v5e:2x2", False), ("v5e:2x2", True)):
@@ -116,7 +116,7 @@ def print_training() -> None:
 
 
 def broken(name: str, dtype: str, found: Mapping[str, Step]) -> Iterator[str]:
-    """A sentence for every bound that does not hold."""
+    """Yields a sentence per bound that does not hold."""
     for optimizer, limits in BOUNDS[name, dtype].items():
         for field, limit in limits.items():
             value = getattr(found[optimizer], field)
@@ -127,7 +127,7 @@ def broken(name: str, dtype: str, found: Mapping[str, Step]) -> Iterator[str]:
 
 
 def check() -> list[str]:
-    """Compiles what has bounds; times five times."""
+    """Compiles everything that has bounds (five times if compile time has one); returns broken bounds."""
     problems: list[str] = []
     for (name, dtype), limits in BOUNDS.items():
         rounds = 5 if any("seconds_against_adam" in fields for fields in limits.values()) else 1
@@ -140,7 +140,7 @@ def check() -> list[str]:
 
 
 def missing_compiler(names: Iterable[str]) -> str | None:
-    """What to install, if a target's compiler is not there."""
+    """Says what to install if a target's compiler is missing."""
     platforms = {TARGETS[name].platform if name in TARGETS else "tpu" for name in names}
     absent = [
         package for platform, package in COMPILERS.items() if platform in platforms and not find_spec(package)
@@ -152,18 +152,18 @@ def missing_compiler(names: Iterable[str]) -> str | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line. Returns the exit code: 1 where a bound does not hold, 2 for what cannot be done."""
+    """Runs the command line. Returns the exit code: 1 if a bound does not hold, 2 for wrong arguments."""
     choices = [*TARGETS, TRAINING]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compiled")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(choices))
-    parser.add_argument("--check", action="store_true", help="fail where a bound does not hold")
+    parser.add_argument("--check", action="store_true", help="fail if a bound does not hold")
     asked = parser.parse_args(arguments)
     if bool(asked.targets) == asked.check:
         parser.error(f"give --check or targets: {', '.join(choices)}")
     for target in asked.targets:
         if target not in choices:
             close = difflib.get_close_matches(target, choices, n=1, cutoff=0.3)
-            # `data.catalog.hint` would need packages that are not where this runs.
+            # Not `data.catalog.hint`: its packages are not installed here.
             hint = f"did you mean {close[0]}? " if close else ""
             parser.error(f"unknown target {target}: {hint}There are {', '.join(choices)}")
     names = [name for name, _ in BOUNDS] if asked.check else asked.targets

@@ -1,7 +1,7 @@
-"""What a compiled program does, read from the text that XLA gives of it: kernels, bytes, collectives.
+"""Counts kernels, bytes and collectives of a compiled program, from its HLO text.
 
-Bodies of loops count once, and all branches of a conditional. An operation reads its operands and writes its
-result; a fusion reads only the slices of an operand that it only slices. Collectives may be parts of fusions.
+Loop bodies count once, and all branches of a conditional count. An operation reads its operands and writes
+its result. If a fusion uses only slices of an operand, only these are read. Fusions can contain collectives.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import NamedTuple
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s32": 4, "u32": 4, "f32": 4}
 BYTES |= {"s64": 8, "u64": 8, "f64": 8, "c64": 8}
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
-# They stand for arrays and do nothing.
+# These operations only name arrays; they run nothing.
 _NAMES = {"parameter", "constant", "bitcast", "tuple", "get-tuple-element", "after-all", "partition-id"}
 _CALLS = {"call", "while", "conditional", "async-start"}
 _VIEWS = {"bitcast", "reshape", "copy"}
@@ -35,13 +35,13 @@ class Operation(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a program does each time that it runs.
+    """The cost of running a program once.
 
     Attributes:
-      kernels: operations, without those on single numbers where a machine computes these beside its arrays.
-      bytes: read and written.
-      collectives: how many of each kind.
-      carried: bytes that a device hands to all collectives together.
+      kernels: number of operations; operations on scalars may be left out (see `cost`).
+      bytes: bytes read and written.
+      collectives: number of collectives of each kind.
+      carried: bytes that one device passes to all collectives together.
     """
 
     kernels: int
@@ -51,16 +51,16 @@ class Cost(NamedTuple):
 
 
 def num_bytes(shape: str) -> int:
-    """The size of an array, `f32[2,3]{1,0}`, or of all arrays of a tuple, `(f32[2], bf16[])`."""
+    """Returns the bytes of an array, `f32[2,3]{1,0}`, or of all arrays of a tuple, `(f32[2], bf16[])`."""
     arrays = re.findall(r"(\w+)\[([\d,]*)\]", shape)
     return sum(BYTES.get(dtype, 0) * prod(int(n) for n in dims.split(",") if n) for dtype, dims in arrays)
 
 
 def computations(text: str) -> tuple[dict[str, list[Operation]], str]:
-    """The operations of every computation, and the name of the entry computation.
+    """Parses the operations of every computation; also returns the name of the entry computation.
 
     Raises:
-      ValueError: the text is not of a compiled program.
+      ValueError: the text is not that of a compiled program.
     """
     parts: dict[str, list[Operation]] = {}
     current: list[Operation] = []
@@ -83,7 +83,7 @@ def computations(text: str) -> tuple[dict[str, list[Operation]], str]:
 
 
 def cost(text: str, *, scalars: bool = True) -> Cost:
-    """Counts what a program does. Operations on single numbers are kernels only with `scalars`."""
+    """Counts the cost of a program; `scalars` says whether operations on scalars count as kernels."""
     parts, entry = computations(text)
     kernels, moved = 0, 0
     todo = [entry]
@@ -108,16 +108,16 @@ def cost(text: str, *, scalars: bool = True) -> Cost:
 
 
 def _collectives(parts: dict[str, list[Operation]]) -> list[tuple[str, int]]:
-    """The kind of every collective and the bytes that a device hands to it."""
+    """Returns the kind of every collective and the bytes that one device passes to it."""
     found = {}
     for computation, operations in parts.items():
         shapes = {operation.name: operation.shape for operation in operations}
         for operation in operations:
             kind = operation.kind.removesuffix("-start")
             if kind in COLLECTIVES:
-                # TPUs take a reduce-scatter apart, inside of a fusion of this name.
+                # On TPUs a reduce-scatter is decomposed inside a fusion of this name.
                 kind = "reduce-scatter" if computation.startswith("all-reduce-scatter") else kind
-                # One that runs beside others stands in several fusions.
+                # An asynchronous collective occurs in several fusions: count it once.
                 carried = sum(num_bytes(shapes.get(name, "")) for name in operation.operands)
                 found.setdefault(operation.channel, (kind, carried))
     return list(found.values())

@@ -1,9 +1,9 @@
-"""From a prepared dataset to batches on the device: time to load, and throughput of the input path.
+"""Measures the path from a prepared dataset to batches on the device: time to load, and throughput.
 
     python -m benchmarks.input_path
 
-takes two minutes on two cores, two gigabytes of memory and of disk for a while, and Fashion-MNIST: a network,
-or Debian's package `dataset-fashion-mnist`.
+It takes two minutes on two cores, 2 GB of memory and 2 GB of temporary disk space. It needs Fashion-MNIST,
+from the network or from Debian's package `dataset-fashion-mnist`.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ NUM_IMAGES = 10_000
 
 Stage = Callable[[jax.Array, jax.Array, Scale], jax.Array]
 
-# What is done to a batch that has been gathered; the first is the baseline.
+# What to do with a gathered batch; the first is the baseline.
 STAGES: dict[str, Stage] = {
     "gather": lambda key, images, scale: images,
     "gather, standardise": lambda key, images, scale: data.standardise(images, scale),
@@ -44,7 +44,7 @@ STAGES: dict[str, Stage] = {
 
 
 def loading_table() -> str:
-    """Seconds until the arrays of a dataset are in memory: the fastest of seven and their median."""
+    """Measures the seconds until a dataset's arrays are in memory: the fastest of seven loads, the median."""
     rows = [
         "| dataset | classes x images, training + test | preparing | loading, fastest | median |",
         "|---|---|---|---|---|",
@@ -71,7 +71,7 @@ def loading_row(name: str, dataset: Dataset, preparing: str, folder: str) -> str
 
 
 def random_dataset(name: str) -> Dataset:
-    """As many random images of each class as the real dataset has."""
+    """Makes as many random images per class as the real dataset has."""
     entry = find_entry(name)
     rng = np.random.default_rng(0)
     train_labels, test_labels = (
@@ -87,7 +87,7 @@ def random_dataset(name: str) -> Dataset:
 
 
 def throughput_table() -> str:
-    """Images a second that every stage lets through, and how it compares with the gather alone."""
+    """Measures images per second for every stage, and how long it takes compared with the gather alone."""
     rows = ["| images | input path | images/s, median | time against gather alone |", "|---|---|---|---|"]
     for shape in ((28, 28, 1), (32, 32, 3), (64, 64, 3)):
         images = jax.random.bits(jax.random.key(0), (NUM_IMAGES, *shape), jnp.uint8)
@@ -106,7 +106,7 @@ def throughput_table() -> str:
 
 
 def epoch(stage: Stage, images: jax.Array, key: jax.Array) -> jax.Array:
-    """All batches of an epoch one after the other; returns the last, so that each is really made."""
+    """Makes all batches of an epoch in a loop, and returns the last one."""
     steps = len(images) // BATCH_SIZE
     order = jax.random.permutation(key, len(images))[: steps * BATCH_SIZE].reshape(steps, BATCH_SIZE)
     scale = Scale(*jnp.array([127.5, 74.0]))

@@ -1,4 +1,4 @@
-"""Kills a run again and again, resumes it, and compares what comes out with a run that was left alone.
+"""Kills and resumes a run many times, and compares its results with those of an undisturbed run.
 
 `python -m benchmarks.kill_resume --kills 20`
 """
@@ -37,20 +37,20 @@ def finish(process: subprocess.Popen) -> None:
 
 
 def kill(folder: Path, epochs: int, batch_size: int, chance: random.Random) -> int:
-    """Starts or continues the run and kills it (SIGKILL), at a random moment of the epochs that remain.
+    """Starts or continues the run and kills it (SIGKILL) at a random moment of the remaining epochs.
 
     Returns:
-      After which epoch.
+      The number of epochs done by then.
     """
     process = start(folder, epochs, batch_size)
     metrics = folder / "metrics.jsonl"
     lines = lambda: metrics.read_bytes().count(b"\n") if metrics.exists() else 0
-    # What an epoch and the start take decides how far a run gets, so count epochs, not seconds.
+    # Start-up and epochs take longer on slower machines, so count epochs, not seconds.
     before = lines()
     stop_at = before + chance.choice([0, 0, 1, 1, 2, 3])
     while lines() < min(stop_at, epochs - 1) and process.poll() is None:
         time.sleep(0.001)
-    # At the start, in the middle of an epoch, of a checkpoint.
+    # The kill may hit the start-up, an epoch or the writing of a checkpoint.
     time.sleep(chance.uniform(0, 6) if stop_at == before else chance.uniform(0, 0.2))
     process.kill()
     process.wait()
@@ -58,7 +58,7 @@ def kill(folder: Path, epochs: int, batch_size: int, chance: random.Random) -> i
 
 
 def final_state(folder: Path) -> dict[str, np.ndarray]:
-    """All leaves of the state after the last epoch, by path."""
+    """Reads all leaves of the state after the last epoch, by path."""
     config = RunFolder(folder).read_config()
     assert isinstance(config, Config)
     devices = all_devices()
@@ -70,13 +70,13 @@ def final_state(folder: Path) -> dict[str, np.ndarray]:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """The metrics, without what the clock wrote."""
+    """Reads the metrics, without the times."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [{**json.loads(line), "seconds": None} for line in lines]
 
 
 def compare(kills: int = 20, epochs: int = 40, batch_size: int = 512, seed: int = 0) -> None:
-    """Raises `AssertionError` if a run that was killed differs from one that was not."""
+    """Raises `AssertionError` if a killed and resumed run differs from an undisturbed one."""
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as parent:
         alone, killed = Path(parent) / "alone", Path(parent) / "killed"

@@ -1,8 +1,8 @@
-"""What Layca and its monitoring cost a training step, what the epoch loop adds, what the program takes.
+"""Measures what Layca and its monitoring add to a training step, and the cost of the epoch loop and program.
 
     python -m benchmarks.loop
 
-takes three minutes on two idle cores.
+It takes three minutes on two idle cores.
 """
 
 import os
@@ -40,7 +40,7 @@ OPTIMIZERS = {
 
 
 def stepper(task: str, optimizer: optax.GradientTransformationExtraArgs) -> Callable[[], Any]:
-    """A function that takes one training step of a task's network, on random images."""
+    """Returns a function that takes one training step of a task's network, on random images."""
     model, shape = pure(TASKS[task].build), TASKS[task].input_shape
     params, model_state = jax.jit(model.init)(jax.random.key(0))
     state = train.TrainState(jnp.zeros([], jnp.int32), params, model_state, jax.jit(optimizer.init)(params))
@@ -57,7 +57,7 @@ def stepper(task: str, optimizer: optax.GradientTransformationExtraArgs) -> Call
 
 
 def steps_table() -> None:
-    print(f"| network, batch of {BATCH_SIZE} | optimizer | ms a step | against sgd |\n|---|---|---|---|")
+    print(f"| network, batch of {BATCH_SIZE} | optimizer | ms per step | against sgd |\n|---|---|---|---|")
     for task, rounds in (("c10-cnn1", 15), ("mnist-mlp", 101)):
         steps = {name: stepper(task, make()) for name, make in OPTIMIZERS.items()}
         times = interleaved(steps, rounds)
@@ -67,7 +67,7 @@ def steps_table() -> None:
 
 
 def epoch_functions(task: str) -> dict[str, Callable[[], Any]]:
-    """An epoch of `train.py`, which shuffles, gathers and standardises, and its steps on ready batches."""
+    """Returns functions for an epoch of `train.py` and for a bare loop over its steps on ready batches."""
     config = Flags(task=task).resolved()
     hparams, seed, size = config.hparams(), np.uint32(0), config.batch_size
     program = train.compile_program(config, all_devices())
@@ -100,7 +100,7 @@ def epochs_table() -> None:
 
 
 def program_table() -> None:
-    """The whole program, in a process of its own."""
+    """Measures the whole program, in a separate process."""
     print("| command | seconds | peak memory, MB |\n|---|---|---|")
     for flags in (["--epochs", "1"], [], ["--no-layca"]):
         with tempfile.TemporaryDirectory() as folder:
@@ -116,7 +116,7 @@ def program_table() -> None:
 
 
 def sweep_table() -> None:
-    """Twenty learning rates: one compilation."""
+    """Measures twenty learning rates in one process, which compiles once."""
     seconds = []
     data = TASKS["mnist5k-mlp"].load(seed=0, data_dir=None)
     jax.clear_caches()

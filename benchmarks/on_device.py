@@ -1,6 +1,6 @@
-"""What `benchmarks.accelerator` measures, in small units: each is done once, in the order of what it tells.
+"""The measurements of `benchmarks.accelerator`, as small units in the order of their importance.
 
-A unit is a name and a function that returns what is kept of it, a dictionary of JSON values.
+A unit is a name and a function that returns the record to keep, a dictionary of JSON values.
 """
 
 import subprocess
@@ -28,8 +28,8 @@ from training.tasks import TASKS
 
 Unit = tuple[str, Callable[[], Mapping[str, Any]]]
 RATE = 3.0**-3
-# Arrays of the parameters' size that a step must read or write at least: parameters twice, gradients, memory;
-# for Layca parameters and gradients once more, since a step's length depends on all of them.
+# How many arrays of the parameters' size a step must at least read or write: parameters (twice), gradients,
+# optimizer state. Layca reads parameters and gradients once more, since the step's length depends on all.
 TRAFFIC = {"sgd": 3, "momentum": 5, "adam": 7, "layca": 5}
 # Largest relative error of an update, for random steps and for steps nearly along the weights.
 BOUNDS = {
@@ -44,7 +44,7 @@ BOUNDS = {
 
 
 def turned(w: np.ndarray, s: np.ndarray) -> np.ndarray:
-    """Algorithm 1 in float64: by how much the weights change along the gradient `s`."""
+    """Computes the update of Algorithm 1 for the gradient `s`, in float64."""
     w, s = w.astype(np.float64), s.astype(np.float64)
     s = s / np.abs(s).max()
     t = s - np.sum(s * w) / np.sum(w * w) * w
@@ -53,13 +53,13 @@ def turned(w: np.ndarray, s: np.ndarray) -> np.ndarray:
 
 
 def accuracy(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Errors of an update, relative to its norm; `fails` names those that are too large."""
+    """Measures errors of an update, relative to its norm; `fails` names those that are too large."""
     found: dict[str, Any] = {}
     with jax.enable_x64(name == "float64"):
         keys = jax.random.split(jax.random.key(0))
         w, s = (jax.random.normal(key, shape, jnp.float32).astype(name) for key in keys)
         tiny = 1e-6 if name == "float16" else 1e-30
-        # Below four units of its own rounding, a step along the weights has no direction.
+        # If less than four epsilons of a step are across the weights, it has no direction.
         along = w + s / (10 if name == "bfloat16" else 100)
         steps = {"random": s, "tiny": s * tiny, "huge": s / max(tiny, 1e-4), "along": along}
         optimizer = layca(RATE)
@@ -83,7 +83,7 @@ def accuracy_units(smoke: bool) -> Iterator[Unit]:
 
 
 def seconds_per_call(call: Callable[[], Any], budget: float = 0.1) -> float:
-    """The median over five rounds, of `budget` seconds, of calls that do not wait for each other."""
+    """Times calls that do not wait for each other: the median over five rounds of `budget` seconds."""
     jax.block_until_ready(call())
     started = time.perf_counter()
     jax.block_until_ready(call())
@@ -98,7 +98,7 @@ def seconds_per_call(call: Callable[[], Any], budget: float = 0.1) -> float:
 
 
 def copy_speed(smoke: bool) -> dict[str, Any]:
-    """Bytes read and written per second by the fastest that the device does: adding 1 to an array."""
+    """Measures the bytes per second that adding 1 to an array reads and writes, as an upper bound."""
     array = jnp.zeros((2**22 if smoke else 2**29,), jnp.float32)
     add = jax.jit(lambda x: x + 1)
     return {"machine": machine(), "GB/s": 2 * array.nbytes / seconds_per_call(lambda: add(array)) / 1e9}
@@ -143,7 +143,7 @@ def optimizer_units(smoke: bool) -> Iterator[Unit]:
 
 
 def tracked(*arguments: Any) -> optax.GradientTransformationExtraArgs:
-    """In the place of `make_optimizer`."""
+    """Does what `make_optimizer` does, with `track_rotation` added."""
     return optax.chain(make_optimizer(*arguments), track_rotation())
 
 
@@ -155,11 +155,11 @@ SIDES: Mapping[str, tuple[bool, Callable[..., Any]]] = {
 
 
 class Epochs:
-    """Epochs of `train.py` on random images; each call is one, of one run or of one per seed.
+    """Epochs of `train.py` on random images; each call trains one epoch, of one run or of one run per seed.
 
     Attributes:
-      images: that a call trains on.
-      steps: that a call takes.
+      images: number of images that a call trains on.
+      steps: number of steps that a call takes.
     """
 
     def __init__(self, task: str, side: str = "layca", seeds: int | None = None) -> None:
@@ -204,12 +204,12 @@ def epoch(
 
 
 def loop(task: str) -> dict[str, Any]:
-    """Steps one by one from Python, on a ready batch."""
+    """Measures single steps called from Python, on a ready batch."""
     return {"ms per step": 1e3 * seconds_per_call(stepper(task, layca()), budget=1.0)}
 
 
 def processes(task: str, count: int, seconds: float) -> dict[str, Any]:
-    """Processes that train on one device at the same time, each once all have compiled."""
+    """Measures several processes that train on one device at the same time, after all have compiled."""
     command = [sys.executable, "-m", "benchmarks.on_device", task, str(seconds)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     started: list[Any] = [subprocess.Popen(command, **pipes) for _ in range(count)]
@@ -221,7 +221,7 @@ def processes(task: str, count: int, seconds: float) -> dict[str, Any]:
 
 
 def one_of_several(task: str, seconds: float) -> None:
-    """Says when it has compiled, and trains once its standard input ends; prints images per second."""
+    """Prints `ready` when compiled, trains once standard input is closed, then prints images per second."""
     epochs = Epochs(task)
     jax.block_until_ready(epochs())
     print("ready", flush=True)

@@ -1,14 +1,14 @@
-"""What an optimizer's step costs: Layca and its monitoring against optax's optimizers, on the same trees.
+"""Measures the cost of an optimizer's step: Layca and its monitoring against optax's optimizers.
 
     python -m benchmarks.optimizers networks
     python -m benchmarks.optimizers sizes
     python -m benchmarks.optimizers leaves
 
-`networks` needs 12 GiB. Pages of 2 MB, `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the command, keep the
-numbers from depending on where the system happens to put the arrays.
+`networks` needs 12 GiB. Put `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` before the command: with 2 MB pages, the
+times depend less on where the system puts the arrays.
 
 A step is `optimizer.update` and `optax.apply_updates` in one jitted function that donates parameters and
-state. Gradients change: with one gradient for ever the weights would turn parallel to it within forty steps.
+state. The gradients change from step to step; a constant one would be parallel to the weights after 40 steps.
 """
 
 import sys
@@ -35,7 +35,7 @@ Shapes = Sequence[tuple[int, ...]]
 
 
 def naive_layca() -> optax.GradientTransformation:
-    """Algorithm 1 line by line, as a port of the authors' code would have it."""
+    """Makes Algorithm 1 line by line, like a port of the authors' code."""
 
     def turned(w: jax.Array, g: jax.Array, n0: jax.Array) -> jax.Array:
         if w.ndim < 2:
@@ -65,7 +65,7 @@ OPTIMIZERS: Mapping[str, Callable[[], optax.GradientTransformation]] = {
 
 
 class Stepper:
-    """An optimizer at work on a tree of random numbers: each call is a step."""
+    """Runs an optimizer on a tree of random numbers: each call is a step."""
 
     def __init__(self, make: Callable[[], Any], params: Any, gradients: Sequence[Any]) -> None:
         optimizer = make()
@@ -84,7 +84,7 @@ class Stepper:
         self.first_call = time.perf_counter() - started
 
     def move(self, gradients: Sequence[Any]) -> None:
-        """To other memory; the gradients are there already."""
+        """Copies the arrays to new memory; `gradients` are copies already."""
         self.params, self.state = jax.tree.map(jnp.copy, (self.params, self.state))
         self.gradients = gradients
 
@@ -96,7 +96,7 @@ class Stepper:
 
 
 def steppers(shapes: Shapes, dtype: Any, names: Sequence[str]) -> dict[str, Stepper]:
-    """Every optimizer on leaves of these shapes."""
+    """Makes a `Stepper` per optimizer, on leaves of these shapes."""
     draw = jax.jit(
         lambda key: [
             jax.random.normal(k, s, dtype)
@@ -108,9 +108,9 @@ def steppers(shapes: Shapes, dtype: Any, names: Sequence[str]) -> dict[str, Step
 
 
 def timed(made: Mapping[str, Stepper], rounds: int) -> Times:
-    """As `interleaved`, `PLACES` times over, each time with all arrays elsewhere in memory.
+    """Repeats `interleaved` `PLACES` times, each time with all arrays in new memory.
 
-    Where the system puts them changes a step by up to half, for as long as they live.
+    Where the system puts the arrays changes the time of a step by up to half.
     """
     parts = []
     for _ in range(PLACES):
@@ -127,13 +127,13 @@ def shapes_of(task: str) -> Shapes:
 
 
 def transformer_shapes() -> Shapes:
-    """BERT's base size: 12 blocks of width 768, 110 million parameters."""
+    """Returns the shapes of BERT base: 12 blocks of width 768, 110 million parameters."""
     block = [(768, 2304), (768, 768), (768, 3072), (3072, 768), (2304,), (768,), (3072,), *[(768,)] * 5]
     return [(30522, 768), (512, 768), (768,), (768,), *block * 12]
 
 
 def networks() -> None:
-    """A table for every tree."""
+    """Prints a table per network."""
     trees = {
         "ResNet-32": shapes_of("c100-resnet"),
         "c10-cnn1": shapes_of("c10-cnn1"),
@@ -144,7 +144,7 @@ def networks() -> None:
     dtypes = (jnp.float32, jnp.bfloat16)
     for tree, shapes in trees.items():
         size = sum(np.prod(shape) for shape in shapes) / 1e6
-        # Muon's products of matrices take the transformer a minute a step.
+        # On the transformer, Muon's matrix products take a minute per step.
         names = [name for name in OPTIMIZERS if tree != "transformer" or name != "muon"]
         times = {d: timed(steppers(shapes, d, names), rounds=9 if size < 50 else 3) for d in dtypes}
         columns = [f"{d.__name__}, ms" + "".join(f" | against {b}" for b in baselines) for d in dtypes]
@@ -160,7 +160,7 @@ def networks() -> None:
 
 
 def sizes() -> None:
-    """Cost by the number of parameters, in 16 leaves: a table and a figure."""
+    """Prints and plots the cost by the number of parameters, in 16 leaves."""
     millions = (1, 3, 10, 30, 100)
     names = [name for name in OPTIMIZERS if name != "muon"]
     compared = [("layca", "sgd"), ("layca", "adam"), ("layca, track_rotation", "layca")]
@@ -208,7 +208,7 @@ def sizes() -> None:
 
 
 def leaves() -> None:
-    """Cost by the number of leaves: the first call, which compiles, and a step."""
+    """Prints the cost by the number of leaves: of the first call, which compiles, and of a step."""
     print("| leaves | optimizer | first call, s | against adam | step, ms | against adam |")
     print("|---|---|---|---|---|---|")
     for kind, shapes in {

@@ -1,4 +1,4 @@
-"""Times of functions that are compared with each other, fair on a machine that does other things too."""
+"""Times functions to compare them with each other, also on a machine that is not idle."""
 
 import os
 import platform
@@ -13,10 +13,10 @@ Times = Mapping[str, np.ndarray]
 
 
 def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int, seed: int = 0) -> Times:
-    """Seconds that each function took in each round, `(rounds,)`.
+    """Measures the seconds that each function takes in each round, `(rounds,)`.
 
-    All are called once before the clock runs, and then once a round in an order that is drawn anew, so that
-    whatever slows the machine down for a while slows all of them. What they return is waited for.
+    Each is called once before the clock starts, and then once per round, in a random order that changes every
+    round, so that other load on the machine slows down all of them. Their results are waited for.
     """
     for function in functions.values():
         jax.block_until_ready(function())
@@ -31,14 +31,14 @@ def interleaved(functions: Mapping[str, Callable[[], object]], rounds: int, seed
 
 
 def ratio(times: Times, name: str, baseline: str) -> str:
-    """How many times as long `name` takes as `baseline`: median over rounds, in brackets the quartiles."""
+    """Says how many times as long as `baseline` `name` takes: the median over rounds, and the quartiles."""
     ratios = times[name] / times[baseline]
     low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75])
     return f"{median:.2f} ({low:.2f}-{high:.2f})"
 
 
 def machine() -> str:
-    """One line on what ran: cores, device, versions."""
+    """Describes the machine in one line: cores, device, versions."""
     packages = ", ".join(f"{package} {version(package)}" for package in ("jax", "numpy"))
     device = jax.devices()[0].device_kind
     return f"{os.cpu_count()} cores, device {device}, Python {platform.python_version()}, {packages}"

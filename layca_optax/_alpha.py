@@ -9,7 +9,7 @@ import optax
 
 
 def alpha_multipliers(alpha: jax.typing.ArrayLike, num_layers: int, exponent: float = 5.0) -> jax.Array:
-    r"""The factor by which each layer's learning rate is multiplied, first layer first.
+    r"""Computes the factors that multiply each layer's learning rate, first layer first.
 
     .. math::
       m_l = \begin{cases}
@@ -17,8 +17,8 @@ def alpha_multipliers(alpha: jax.typing.ArrayLike, num_layers: int, exponent: fl
         (1 + \alpha)^{e\, l / (L - 1)} & \alpha \le 0
       \end{cases}, \qquad e = 5
 
-    A negative :math:`\alpha` slows the last layers, a positive one the first; 0 treats all alike. The
-    paper's text prints the second exponent without the 5; its Figure 6 and its experiments have it.
+    A negative :math:`\alpha` slows down the last layers, a positive one the first layers; 0 treats all
+    alike. The paper prints the second exponent without the 5, but its Figure 6 and experiments use it.
 
     Args:
       alpha: a scalar in [-1, 1]; may be traced.
@@ -29,7 +29,7 @@ def alpha_multipliers(alpha: jax.typing.ArrayLike, num_layers: int, exponent: fl
       A float array of shape `(num_layers,)`, with values in [0, 1].
 
     Raises:
-      ValueError: `num_layers` below 1, or an `alpha` that can be seen and is outside [-1, 1].
+      ValueError: `num_layers` is below 1, or `alpha` is concrete and outside [-1, 1].
 
     Example:
       >>> from layca_optax import alpha_multipliers
@@ -56,18 +56,18 @@ def alpha_multipliers(alpha: jax.typing.ArrayLike, num_layers: int, exponent: fl
 def alpha_learning_rates(
     learning_rate: optax.ScalarOrSchedule, alpha: jax.typing.ArrayLike, depths: Any, exponent: float = 5.0
 ) -> Any:
-    """Learning rates for `layca`, one a leaf: `learning_rate` times `alpha_multipliers` at the leaf's depth.
+    """Computes one learning rate per leaf: `learning_rate` times `alpha_multipliers` at the leaf's depth.
 
     Args:
       learning_rate: a (traced) scalar or a schedule `count -> rate`.
       alpha: as in `alpha_multipliers`.
-      depths: a tree of depths as `layer_depths` returns it: 0 is the first layer, the largest depth the
-        last; -1 marks a leaf that does not rotate and keeps `learning_rate` itself. An array of depths
+      depths: a tree of depths as `layer_depths` returns it: 0 for the first layer, the largest depth for
+        the last, -1 for a leaf that does not rotate (it gets `learning_rate` itself). An array of depths
         gives an array of rates.
       exponent: as in `alpha_multipliers`.
 
     Returns:
-      A tree like `depths`: rates if `learning_rate` is a number, schedules if it is a schedule.
+      A tree like `depths`, for `layca`: rates if `learning_rate` is a number, schedules if it is a schedule.
 
     Example:
       >>> from layca_optax import alpha_learning_rates

@@ -1,4 +1,4 @@
-"""Whether an optimizer goes down the gradient or, by a wrong sign, up."""
+"""Tests whether an optimizer descends the loss or, with a wrong sign, climbs it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,33 +12,33 @@ from layca_optax._floats import at_least_float32
 from layca_optax._paths import check_same_leaves, join, leaf_paths
 from layca_optax._rules import is_inexact
 
-# Accumulated gradients and warm-ups begin with updates of zero.
+# Gradient accumulation and warm-ups start with updates of zero.
 _MOST_STEPS = 1000
 
 
 def check_descent(
     optimizer: optax.GradientTransformation, params: Any, gradients: Any, **extra_args: Any
 ) -> None:
-    """Raises an error if an optimizer's updates point up the gradient, and names the leaves.
+    """Raises an error that names the leaves whose updates point up the gradient.
 
-    Call it once, before training, outside of `jit`. A wrong `flip_sign` in `layca` is found so: it climbs the
-    loss with all the looks of training. So is a sign that `others` forgets to turn.
+    Call it once, before training, outside `jit`. It finds a wrong `flip_sign` in `layca`, which climbs the
+    loss and otherwise looks like training, and an `others` that does not flip the sign.
 
-    It compares the updates for `gradients` with those for `-gradients`: what both have in common, such as
-    weight decay, has no say. If the first updates are zero in every entry, as in a warm-up or while
-    `optax.MultiSteps` accumulates, it goes on with the same gradients. It needs the memory of three states of
-    the optimizer for a moment. Nothing that you pass is changed.
+    It compares the updates for `gradients` with those for `-gradients`, so parts that both share, such as
+    weight decay, do not matter. While all updates are zero, as in a warm-up or under `optax.MultiSteps`, it
+    takes further steps with the same gradients. It needs memory for three optimizer states. Your arrays are
+    not changed.
 
     Args:
-      optimizer: any optax transformation whose updates are added in the end.
+      optimizer: the whole optimizer, whose updates are added to the parameters.
       params: the parameters.
-      gradients: a tree like `params`: gradients of the loss, or anything else that is not zero; the sign that
-        an optimizer gives them does not depend on the loss.
-      **extra_args: what else the `update` of the optimizer needs.
+      gradients: a tree like `params`: gradients of the loss, or any other values that are not all zero; the
+        sign of the updates does not depend on the loss.
+      **extra_args: passed on to the optimizer's `update`.
 
     Raises:
-      ValueError: the updates of a leaf point up its gradient, or are not finite; 1,000 updates are zero in
-        every entry; the two trees have different leaves; called inside of `jit`.
+      ValueError: the updates of a leaf point up its gradient or are not finite; 1,000 updates in a row are
+        zero in every entry; the two trees have different leaves; the call is inside `jit`.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -58,20 +58,20 @@ def check_descent(
 
 
 def uphill(optimizer: optax.GradientTransformation, params: Any, gradients: Any, **extra_args: Any) -> str:
-    """What is wrong with the direction of the updates, in words; empty if nothing is."""
+    """Says what is wrong with the direction of the updates; returns an empty string if nothing is."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, gradients))):
         raise ValueError("check_descent needs values: call it outside of jit")
     names = [join(path) for path in leaf_paths(params)]
     for cosines in _cosines(optimizer, params, gradients, extra_args):
         if broken := [name for name, cosine in zip(names, cosines, strict=True) if np.isnan(cosine)]:
             return f"gradients or updates are not finite at {_listed(broken)}"
-        # Rounding alone turns no update by this much.
+        # Rounding errors stay below this cosine.
         if climb := [name for name, cosine in zip(names, cosines, strict=True) if cosine > 1e-3]:
             return (
-                f"the updates climb the loss at {_listed(climb)}. Behind a finished optimizer such as"
-                " optax.adam, which has turned the gradient's sign already, it must be"
-                " layca(…, flip_sign=False); behind optax.scale_by_adam, or alone, flip_sign=True. What"
-                " `others` does is added as it is: others=optax.scale_by_learning_rate(…) turns the sign"
+                f"the updates climb the loss at {_listed(climb)}. After a complete optimizer such as"
+                " optax.adam, which has already flipped the gradient's sign, use layca(…, flip_sign=False);"
+                " after optax.scale_by_adam, or alone, flip_sign=True. The output of `others` is added"
+                " unchanged, so it must flip the sign: others=optax.scale_by_learning_rate(…)"
             )
         if any(cosines):
             return ""
@@ -86,7 +86,7 @@ def _listed(names: list[str]) -> str:
 def _cosines(
     optimizer: Any, params: Any, gradients: Any, extra_args: dict[str, Any]
 ) -> Iterator[list[float]]:
-    """For every step the cosine of each leaf's update with its gradient; 0 where one of them is zero."""
+    """Yields, step by step, the cosine of each leaf's update with its gradient; 0 where either is zero."""
     update = optax.with_extra_args_support(optimizer).update
     down = jax.tree.map(lambda g: -g if is_inexact(g) else g, gradients)
 
@@ -98,7 +98,7 @@ def _cosines(
         leaves = zip(*map(jax.tree.leaves, (gradients, up_updates, down_updates)), strict=True)
         return [_cosine(g, u, v) if is_inexact(g) else jnp.zeros([]) for g, u, v in leaves], (up, down_state)
 
-    # In `jit`, where vectors that start at zero are no error.
+    # Under `jit`, `init` accepts vectors that start at zero.
     state = jax.jit(optimizer.init)(params)
     states = (state, state)
     for _ in range(_MOST_STEPS):
@@ -108,7 +108,7 @@ def _cosines(
 
 def _cosine(gradient: Any, update: Any, reverse: Any) -> jax.Array:
     g, d = (x.astype(at_least_float32(x.dtype)) for x in (jnp.asarray(gradient), update - reverse))
-    # Brought to size 1 first: squares could vanish or overflow.
+    # Scaled to a largest entry of 1, since squares could underflow or overflow.
     g, d = (x / jnp.maximum(jnp.max(jnp.abs(x), initial=0), jnp.finfo(x.dtype).tiny) for x in (g, d))
     norms = jnp.sqrt(jnp.sum(jnp.abs(g) ** 2) * jnp.sum(jnp.abs(d) ** 2))
     return jnp.real(jnp.sum(jnp.conj(g) * d)) / jnp.where(norms > 0, norms, 1)

@@ -1,4 +1,4 @@
-"""What would happen to every leaf, in words."""
+"""A table that says what `layca` does to every leaf."""
 
 import math
 from typing import Any
@@ -24,7 +24,7 @@ from layca_optax._rules import (
     why_not,
 )
 
-# One misspelt rate leaves every leaf of a network without one.
+# One misspelt path can leave every leaf of a network without a rate.
 _MOST_PROBLEMS = 6
 
 
@@ -35,23 +35,22 @@ def describe(
     learning_rate: Any = None,
     optimizer: optax.GradientTransformation | None = None,
 ) -> str:
-    """A table of the parameters: one row per leaf, with what `layca` does to it.
+    """Describes the parameters in a table: one row per leaf, with what `layca` does to it.
 
     Args:
-      params: arrays, or `jax.ShapeDtypeStruct` leaves (then vectors that start at zero cannot be found).
+      params: arrays, or `jax.ShapeDtypeStruct` leaves (for which zero vectors cannot be found).
       rotate: as in `layca`.
-      learning_rate: as in `layca`; schedules are shown at step 0. Without it there is no such column.
-      optimizer: the whole optimizer; takes a step with it, in a random direction, to see whether it would
-        climb the loss, as `check_descent` does.
+      learning_rate: as in `layca`; schedules are shown at step 0. Without it the table has no rate column.
+      optimizer: the whole optimizer; `describe` takes a step with a random gradient to check that it does
+        not climb the loss, as `check_descent` does.
 
     Returns:
-      Lines of text with the columns path, shape, vectors (how many the leaf holds), rule (`rotates`,
-      `plain step`, with the reason where a leaf has enough axes to rotate, `untouched`, or `starts at zero`
-      for a leaf that `layca` would refuse) and rate; then the
-      number of parameters; last, what is probably a mistake, with the near misses: that nothing rotates, a
-      rate that matches no parameter, a parameter without a rate (`layca` refuses it unless `others`
-      trains it), a rate of the wrong shape, pieces of leaves inside of `jax.shard_map`, an optimizer that
-      climbs the loss.
+      Lines of text. First a table with the columns path, shape, vectors (how many the leaf holds), rule and
+      rate. The rule is `rotates`; `plain step`, with the reason if the leaf has enough axes to rotate;
+      `untouched`; or `starts at zero` for a leaf that `layca` would refuse. Then the number of parameters.
+      Last, probable mistakes, with the nearest matches: nothing rotates, a rate that matches no parameter, a
+      parameter without a rate (`layca` refuses it unless `others` trains it), a rate of the wrong shape,
+      leaves that are pieces inside `jax.shard_map`, an optimizer that climbs the loss.
 
     Raises:
       ValueError: as `layca` does for unknown rules and for rates that are negative, NaN or infinite.
@@ -128,7 +127,7 @@ def _summary(leaves: list[Any], axes: list[Axes | None]) -> str:
 
 
 def _pieces_of_vectors(paths: list[str], leaves: list[Any], axes: list[Axes | None]) -> list[str]:
-    """Inside of `shard_map`, which leaves that rotate may be other ones on each device."""
+    """Warns of rotating leaves that may differ between devices, inside `shard_map`."""
     manual = jax.sharding.get_abstract_mesh().manual_axes
     rotating = [(path, leaf) for path, leaf, ax in zip(paths, leaves, axes, strict=True) if ax is not None]
     pieces = [repr(path) for path, leaf in rotating if manual and _varies(leaf)]
@@ -136,16 +135,16 @@ def _pieces_of_vectors(paths: list[str], leaves: list[Any], axes: list[Axes | No
         return []
     more = f" and {len(pieces) - 3:,} more leaves" if len(pieces) > 3 else ""
     return [
-        f"inside of shard_map over {', '.join(map(repr, manual))}, {', '.join(pieces[:3])}{more} may be other"
-        " arrays on each device: if they are pieces of one leaf, each would be a vector of its own; call"
-        " layca outside of shard_map"
+        f"inside shard_map over {', '.join(map(repr, manual))}, {', '.join(pieces[:3])}{more} may differ"
+        " between devices: if they are pieces of one leaf, each piece would be a separate vector; call"
+        " layca outside shard_map"
     ]
 
 
 def _varies(leaf: Any) -> bool:
     if not isinstance(leaf, jax.core.Tracer):
         return False
-    # Its name depends on the version of jax.
+    # The attribute's name depends on the version of jax.
     kind = jax.typeof(leaf)
     return bool(
         getattr(getattr(kind, "manual_axis_type", None), "varying", None) or getattr(kind, "vma", None)
@@ -153,9 +152,9 @@ def _varies(leaf: Any) -> bool:
 
 
 def _wrong_direction(optimizer: optax.GradientTransformation, params: Any) -> list[str]:
-    """What a step in a random direction shows: the sign of updates depends on neither weights nor loss."""
+    """Takes a step with a random gradient: the sign of the update depends on neither weights nor loss."""
     leaves, treedef = jax.tree.flatten(params)
-    # No seed that weights were drawn with: a step parallel to them turns nothing.
+    # An unusual seed: the weights may have been drawn with 0 or 1, and a step parallel to them turns nothing.
     random = np.random.default_rng(180601603)
     draw = lambda x: jnp.asarray(random.normal(size=x.shape) * is_inexact(x)).astype(x.dtype)
     weights = [draw(x) if isinstance(x, jax.ShapeDtypeStruct) else x for x in leaves]
@@ -169,7 +168,7 @@ def _wrong_direction(optimizer: optax.GradientTransformation, params: Any) -> li
 
 def _why_nothing_rotates(rotate: Rotate, paths: list[str], leaves: list[Any]) -> str:
     if isinstance(rotate, str):
-        reason = f"{rotate!r} wants floating leaves with {fewest_axes(rotate)} or more axes; the nearest are"
+        reason = f"{rotate!r} needs floating leaves with {fewest_axes(rotate)} or more axes; the nearest are"
         asked = [*zip(paths, leaves, strict=True)]
     else:
         reason = "the function returned None for all floating leaves, those with the most axes being"

@@ -1,4 +1,4 @@
-"""What the results of operations with indices come from: gathers, scatters, dynamic slices and updates."""
+"""Computes the origins of results of gathers, scatters, dynamic slices and dynamic updates."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,19 +22,19 @@ from layca_optax._origin import (
     union,
 )
 
-# For every axis of an operand the positions that are read or written; they broadcast against each other.
+# The positions to read or write, one array per axis of the operand; the arrays broadcast against each other.
 _Index = list[np.ndarray]
 
 
 def looked_up(
     eqn: Any, operands: Sequence[Origin], known: Sequence[Known | None], vectors: Vectors
 ) -> Origin:
-    """The result of a `dynamic_slice` or `gather`."""
+    """Returns the origin of the result of a `dynamic_slice` or `gather`."""
     value, shape, result = operands[0], shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
     sizes, dims = eqn.params["slice_sizes"], eqn.params.get("dimension_numbers")
     starts = _read(known[1:]) if value.apart else None
     if starts is None:
-        # The result comes from some of the entries that it may have been taken from.
+        # Unknown indices: the result may come from any entry along the axes that they index.
         chosen = dims.start_index_map if dims else range(len(shape))
         cut = [d for d in chosen if sizes[d] < shape[d]]
         blurred = lambda ids: np.broadcast_to(merged(ids, cut, eqn.primitive.name, False, vectors), shape)
@@ -43,11 +43,11 @@ def looked_up(
     index = _gather_index(starts[0], _names(dims), sizes, shape, len(result)) if dims else None
     index = index or _slice_index(starts, sizes, shape)
     part = taken(value, shape, lambda ids: _at(ids, index, result), vectors)
-    return union([part, *(Origin(frozenset(map(int, other.numbers()))) for other in operands[1:])])
+    return union([part, *(Origin(frozenset(map(int, other.vector_ids()))) for other in operands[1:])])
 
 
 def written(eqn: Any, operands: Sequence[Origin], known: Sequence[Known | None]) -> Origin | None:
-    """The result of a `dynamic_update_slice` or `scatter`; `None` if it is not known where it writes."""
+    """Returns the origin of a `dynamic_update_slice` or `scatter`; `None` if its indices are unknown."""
     shape, dims = shape_of(eqn.invars[0]), eqn.params.get("dimension_numbers")
     at = slice(1, 2) if dims else slice(2, None)
     update, of_update = (
@@ -79,7 +79,7 @@ def _read(known: Sequence[Known | None]) -> list[np.ndarray] | None:
 
 
 def _at(ids: np.ndarray, index: _Index, shape: Shape) -> np.ndarray:
-    """`ids[index]`, of this shape."""
+    """Returns `ids[index]`, broadcast to this shape."""
     small = narrow(ids)
     one = np.zeros([1] * len(shape), int)
     return np.broadcast_to(
@@ -88,7 +88,7 @@ def _at(ids: np.ndarray, index: _Index, shape: Shape) -> np.ndarray:
 
 
 def _overwritten(ids: np.ndarray, entries: np.ndarray, index: _Index) -> np.ndarray:
-    """`ids.at[index].set(entries)`; axes that are written from end to end, all alike, are not written out."""
+    """Returns `ids.at[index].set(entries)` without expanding axes that are overwritten whole and alike."""
     small, sizes, at = narrow(ids), [], []
     for size, alike, i in zip(ids.shape, small.shape, index, strict=True):
         varies = any(n > 1 and m > 1 for n, m in zip(i.shape, entries.shape, strict=True))
@@ -111,7 +111,7 @@ def _slice_index(starts: Sequence[np.ndarray], sizes: Sequence[int], shape: Shap
 def _gather_index(
     indices: np.ndarray, dims: dict[str, Shape], sizes: Sequence[int], shape: Shape, ndim: int
 ) -> _Index:
-    """The positions in the operand for a gather's result, or a scatter's updates, of `ndim` axes."""
+    """Returns the operand's positions for a gather's result, or a scatter's updates, with `ndim` axes."""
     batch = [axis for axis in range(ndim) if axis not in dims["window"]]
     whole = [d for d in range(len(shape)) if d not in _one_entry(dims)]
     result = []
@@ -129,7 +129,7 @@ def _gather_index(
 
 
 def _names(dims: Any) -> dict[str, Shape]:
-    """Common names for what `GatherDimensionNumbers` and `ScatterDimensionNumbers` say."""
+    """Gives the fields of `GatherDimensionNumbers` and `ScatterDimensionNumbers` common names."""
     if hasattr(dims, "offset_dims"):
         window, one, to = dims.offset_dims, dims.collapsed_slice_dims, dims.start_index_map
         of_indices = dims.start_indices_batching_dims

@@ -1,4 +1,4 @@
-"""Values that a traced function computes from constants and loop counters alone: indices, mostly."""
+"""Values that a traced function computes from constants and loop counters alone, usually indices."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,9 +8,9 @@ import numpy as np
 
 
 class Known:
-    """A value that can be computed while tracing, and is computed when it is first read.
+    """A value that can be computed while tracing; it is computed when it is first read.
 
-    Most are never read: only indices into weights are. Masks of the size of a batch stay uncomputed.
+    Only indices into weights are read. Everything else, such as masks of a whole batch, is never computed.
     """
 
     def __init__(self, compute: Callable[..., Any], operands: Sequence["Known"] = ()) -> None:
@@ -19,16 +19,16 @@ class Known:
         self.was_read = False
 
     def read(self) -> np.ndarray | None:
-        """The value, or `None` if it cannot be computed here (inside a mesh, for instance)."""
+        """Computes the value; returns `None` if that is impossible here (inside a mesh, for instance)."""
         value = self._evaluated()
         return None if value is _FAILED else np.asarray(value)
 
     def item(self, position: Any) -> "Known":
-        """`value[position]`."""
+        """Returns `value[position]`, not computed yet."""
         return Known(lambda value: value[position], [self])
 
     def _evaluated(self) -> Any:
-        # Not by recursion: the counter of a loop that nobody read has one operand per iteration behind it.
+        # Not recursive: a loop counter that was never read depends on one operand per iteration.
         waiting = [self]
         while waiting:
             known = waiting[-1]
@@ -47,12 +47,12 @@ _FAILED = object()
 
 
 def constant(value: Any) -> Known | None:
-    """A literal or an array that the function closes over; `None` for one that is traced further out."""
+    """Wraps a literal or an array that the function closes over; `None` for a tracer of an outer trace."""
     return None if isinstance(value, jax.core.Tracer) else Known(lambda: value)
 
 
 def results(eqn: Any, operands: Sequence[Known]) -> list[Known]:
-    """The results of an equation whose operands are known."""
+    """Wraps the results of an equation whose operands are known."""
 
     def bind(*values: Any) -> list[Any]:
         result = eqn.primitive.bind(*values, **eqn.params)
@@ -69,5 +69,5 @@ def _attempt(compute: Callable[..., Any], operands: list[Any]) -> Any:
         with jax.ensure_compile_time_eval():
             return compute(*operands)
     except Exception:
-        # Whatever a primitive raises outside of its context, its value is then unknown.
+        # A primitive outside its context may raise anything; its value is unknown then.
         return _FAILED

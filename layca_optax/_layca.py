@@ -1,4 +1,4 @@
-"""Layca: every layer's weight vector turns by the angle that its learning rate says."""
+"""Layca: turns every layer's weight vector by an angle that the learning rate sets."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -29,10 +29,10 @@ class LaycaState(NamedTuple):
     """State of `layca`.
 
     Attributes:
-      count: steps taken, an int32 scalar; what schedules are called with.
-      initial_norm: from the path of every rotating leaf (`"layers/0/kernel"`) to the norms of its vectors at
-        `init`, in at least float32 and shaped like the axes that enumerate them (a scalar for a leaf that is
-        one vector). Never changes. A scalar 0 if the parameters have no leaves at all.
+      count: steps taken, an int32 scalar; schedules are called with it.
+      initial_norm: a dictionary from the path of every rotating leaf (`"layers/0/kernel"`) to the norms that
+        its vectors had at `init`, in at least float32, shaped like the axes that enumerate them (a scalar
+        for a leaf that is one vector). It never changes. A scalar 0 if the parameters have no leaves.
       others: state of the transformation `others`; `optax.EmptyState()` without one.
     """
 
@@ -52,69 +52,69 @@ def layca(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Turns every layer's weight vector by `arctan(learning_rate)` radians in the direction of the update.
 
-    Put it last in a chain, in the place of `optax.scale_by_learning_rate`. It takes a direction that has
-    *not* been multiplied by a learning rate and returns the update to add to the parameters:
+    Put it last in a chain, in place of `optax.scale_by_learning_rate`. It takes a direction that has *not*
+    been multiplied by a learning rate and returns the update to add to the parameters:
 
     * `layca(lr)` alone is Layca on SGD;
     * `optax.chain(optax.scale_by_adam(), layca(lr))` is Layca on Adam;
-    * `optax.chain(optax.adam(1.0), layca(lr, flip_sign=False))` is the same, around a finished optimizer.
+    * `optax.chain(optax.adam(1.0), layca(lr, flip_sign=False))` is the same, after a complete optimizer.
 
-    Mind the sign: a finished optimizer (`optax.adam`, `optax.sgd`) has turned the gradient's sign already.
-    Behind one, `flip_sign=True` climbs the loss; behind `optax.scale_by_*`, `flip_sign=False` does.
-    `check_descent(optimizer, params, gradients)` raises an error then; call it once.
+    Mind the sign: a complete optimizer (`optax.adam`, `optax.sgd`) has already flipped the gradient's sign.
+    After one, `flip_sign=True` climbs the loss; after `optax.scale_by_*`, `flip_sign=False` does. To find
+    out, call `check_descent(optimizer, params, gradients)` once; it raises an error if the sign is wrong.
 
     For a weight vector :math:`w` of initial norm :math:`n_0`, a proposed step :math:`s` (the incoming
-    update, its sign turned if `flip_sign`) and learning rate :math:`\rho`
+    update, its sign flipped if `flip_sign`) and learning rate :math:`\rho`
 
     .. math::
       t = s - \frac{s \cdot w}{w \cdot w} w, \qquad
       v = \frac{w}{\|w\|} + \rho \frac{t}{\|t\|}, \qquad
       w' = n_0 \frac{v}{\|v\|}
 
-    and the update is :math:`w' - w`. The norm stays :math:`n_0` for ever, the angle between :math:`w` and
-    :math:`w'` is :math:`\arctan\rho`, and only the direction of :math:`s` matters: gradients :math:`g` and
+    and the update is :math:`w' - w`. The norm stays :math:`n_0`, the angle between :math:`w` and :math:`w'`
+    is :math:`\arctan\rho`, and only the direction of :math:`s` matters: gradients :math:`g` and
     :math:`10^{30} g` give the same update.
 
-    A vector stays exactly where it is when there is no direction to turn in: a step that is zero, parallel
-    to the weights, or not finite in some entry, weights that are not finite, an initial norm of zero (or
-    beyond a quarter of the largest number, where an update could overflow).
+    A vector without a direction to turn in gets an update of exactly zero. This happens if the step is zero,
+    parallel to the weights, or not finite in some entry, if the weights are not finite, or if the initial
+    norm is zero (or above a quarter of the largest number, where an update could overflow).
 
-    Norms are taken at `init`, and weights are drawn back to them: load weights first and then call `init`, or
-    give the state to `rebase`. A state is reset by `init` too; zeros in its place are no norms, and refused
-    where they can be seen, outside of `jit`.
+    Norms are taken at `init`, and every step restores them. So load weights before you call `init`, or pass
+    the state to `rebase`. To reset a state, call `init` again; a state of zeros is refused where its values
+    can be seen, outside `jit`.
 
-    Shards are no vectors: under `jit`, whatever the mesh, a sharded leaf turns as a whole. Inside of
-    `jax.shard_map` the leaves are what a device has, and each device would turn its own piece by the angle;
-    call `layca` outside of it, on the results. `optax.flatten` makes one array of all leaves; keep it out.
+    Under `jit` a sharded leaf turns as a whole, whatever the mesh. Inside `jax.shard_map` each device sees a
+    piece of the leaf and would turn that piece by the full angle, so call `layca` outside, on the results.
+    Do not wrap it in `optax.flatten`, which joins all leaves into one array.
 
-    Arithmetic is in at least float32; the update has the parameter's dtype. On CPUs XLA takes numbers below
-    the smallest normal one (1.2e-38 in float32 and bfloat16, 2.2e-308 in float64) for zeros: a step all of
-    whose entries are that small turns nothing, and in a larger step such entries count as zero.
+    Arithmetic is in at least float32; the update has the parameter's dtype. On CPUs XLA treats numbers below
+    the smallest normal one (1.2e-38 in float32 and bfloat16, 2.2e-308 in float64) as zero: a step whose
+    entries are all that small turns nothing, and in a larger step such entries count as zero.
 
-    In bfloat16 the norm stays within about 1e-3 of the initial one, but where an entry should change by less
-    than 1/512 to 1/256 of its size, it does not: at a learning rate of 1/27, 5 % of the entries stay as they
-    are; at 1e-3, 78 %, and a hundred steps in one direction turn the layer by 0.07 radians instead of 0.1.
-    For rates below 0.01 keep the parameters in float32, as a master copy, and cast them inside of the loss:
+    In bfloat16 the norm stays within about 1e-3 of the initial one, but an entry that should change by less
+    than 1/512 to 1/256 of its size does not change at all. That is 5 % of the entries at a learning rate of
+    1/27 and 78 % at 1e-3, where a hundred steps in one direction turn the layer by 0.07 radians instead of
+    0.1. For rates below 0.01 keep the parameters in float32 and cast them inside the loss:
     `loss = lambda params, x: model(optax.tree.cast(params, jnp.bfloat16), x)`.
 
     Args:
       learning_rate: the tangent of each step's angle in radians (`retraction="projection"`) or the angle
         itself (`"geodesic"`). A number, a (traced) scalar, a schedule `count -> rate`, or a tree prefix of
-        the parameters with any of these at its leaves; there also an array with one rate for each vector of
-        a leaf. Prefixes are matched by path. 3^-3 = 1/27 was best in all of the paper's experiments.
-      rotate: what rotates, and as how many vectors. `"layer"`: every floating leaf with two or more axes is
-        one vector. `"stacked_layer"`: axis 0 enumerates layers, what remains of a leaf must have two or
-        more axes. `"neuron"`: the last axis of a leaf with two or more axes enumerates vectors. Under these
+        the parameters with any of these at its leaves, or with arrays of one rate per vector of a leaf.
+        Prefixes are matched by path. 3^-3 = 1/27 was best in all of the paper's experiments.
+      rotate: which leaves rotate, and as how many vectors. `"layer"`: every floating leaf with two or more
+        axes is one vector. `"stacked_layer"`: axis 0 enumerates layers, each of which must have two or more
+        axes. `"neuron"`: the last axis of a leaf with two or more axes enumerates vectors. Under these
         names, leaves whose last path component is `bias`, `scale` or `offset` do not rotate, nor those whose
-        vectors would have a single entry. Or a function
-        `(path, leaf) -> axes` where `path` is a string such as `"layers/0/kernel"`: the tuple of axes that
-        enumerate the leaf's vectors, `()` if it is one vector, `None` if it does not rotate. An entry
-        `(axis, pieces)` cuts an axis into equal pieces of neighbours, which are vectors: `((1, 3),)` for
-        queries, keys and values that share one kernel of shape (C, 3C).
+        vectors would have a single entry. Alternatively a function `(path, leaf) -> axes`, where `path` is a
+        string such as `"layers/0/kernel"`. It returns the tuple of axes that enumerate the leaf's vectors:
+        `()` for one vector, `None` if the leaf does not rotate. An entry `(axis, pieces)` cuts an axis into
+        equal contiguous pieces, each of them a vector: `((1, 3),)` for queries, keys and values that share
+        one kernel of shape (C, 3C).
       others: an optax transformation for the floating and complex leaves that do not rotate (biases, norm
-        scales). It sees the same incoming updates; its output is added as it is. By default these leaves
+        scales). It receives the same incoming updates; its output is added unchanged. By default these leaves
         take the plain step, their learning rate times the direction. `optax.set_to_zero()` keeps them fixed.
-      tangent: whether to project the step on the space orthogonal to the weights. Without it
+      tangent: whether to project the step onto the space orthogonal to the weights. Without it
         (:math:`t = s`) the learning rate is not the angle.
       retraction: `"projection"` as above, or `"geodesic"`:
         :math:`v = \cos\rho\, w/\|w\| + \sin\rho\, t/\|t\|`, a turn by exactly :math:`\rho` radians.
@@ -125,11 +125,10 @@ def layca(
 
     Raises:
       ValueError: at once, for an unknown `rotate` or `retraction` and for learning rates that are negative,
-        NaN or infinite; at `init`, for a rotating vector that is zero (if its value can be seen) or has one
+        NaN or infinite. At `init`, for a rotating vector that is zero (if its value can be seen) or has one
         entry, a complex or 8-bit leaf that would rotate, shapes without values, learning rates that do not
-        match the parameters, and inside of `optax.flatten` under the name of a rule; at
-        `update`, if `params` is missing or does not match the updates or the state. Messages name the path of
-        the leaf.
+        match the parameters, and for a named rule inside `optax.flatten`. At `update`, if `params` is missing
+        or does not match the updates or the state. Messages name the path of the leaf.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -177,7 +176,7 @@ def layca(
     ) -> tuple[optax.Updates, LaycaState]:
         if params is None:
             raise ValueError(
-                "layca needs the current parameters: call update(updates, state, params), and put it in"
+                "layca needs the current parameters: call update(updates, state, params), and use it in"
                 " chains and wrappers that pass params on"
             )
         weights = jax.tree.leaves(params)
@@ -195,8 +194,8 @@ def layca(
         if inner is not None:
             if not isinstance(state.others, optax.MaskedState):
                 raise ValueError(
-                    "this state of layca was made without `others`, and holds nothing for it. Take that of a"
-                    " new state, new = optimizer.init(params): state._replace(others=new.others)"
+                    "this state of layca was made without `others`. Take that part from a new state,"
+                    " new = optimizer.init(params): state._replace(others=new.others)"
                 )
             masked = optax.masked(inner, _mask_of_others(treedef, axes, weights))
             other_updates, others_state = masked.update(updates, state.others, params, **extra_args)
@@ -218,13 +217,13 @@ def layca(
         )
         return jax.tree.unflatten(treedef, [result[i] for i in range(len(weights))]), new_state
 
-    # optax types all states alike.
+    # optax gives all states one type.
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyrefly: ignore[bad-argument-type]
 
 
 def _plain_step(weights: jax.Array, step: Any, rate: Any) -> jax.Array:
     dtype = at_least_float32(weights.dtype)
-    # A rate stays real where weights are complex.
+    # The rate is real even if the weights are complex.
     real = jnp.finfo(dtype).dtype
     scaled = rate.astype(at_least_float32(rate.dtype)).astype(real) * jnp.asarray(step).astype(dtype)
     return jnp.where(jnp.isfinite(rate), scaled, 0).astype(weights.dtype)

@@ -14,7 +14,7 @@ from layca_optax._vectors import inner_axes, per_vector
 
 @partial(jax.jit, static_argnums=1)
 def vector_norms(leaf: jax.Array, axes: Axes) -> jax.Array:
-    """The norm of every vector in at least float32; neither overflows nor underflows."""
+    """Computes the norm of every vector, in at least float32, without overflow or underflow."""
     x, plain = as_vectors(leaf.astype(at_least_float32(leaf.dtype)), axes)
     inner = inner_axes(x, plain)
     scale = moderating_scale(jnp.max(jnp.abs(x), axis=inner, initial=0))
@@ -22,18 +22,18 @@ def vector_norms(leaf: jax.Array, axes: Axes) -> jax.Array:
 
 
 def norms_of_leaves(params: Any, axes: list[Axes | None]) -> dict[str, jax.Array]:
-    """The norms of all vectors that rotate, by the path of their leaf.
+    """Computes the norms of all vectors that rotate, by the path of their leaf.
 
     Raises:
-      ValueError: leaves that have shapes and no values.
+      ValueError: a leaf is a `jax.ShapeDtypeStruct`, which has no values.
     """
     leaves = jax.tree.leaves(params)
     rotating = rotating_leaves(params, axes)
     for name, i, _ in rotating:
         if isinstance(leaves[i], jax.ShapeDtypeStruct):
             raise ValueError(
-                f"{name!r} is a ShapeDtypeStruct, and the norms of the weights need their values."
-                " The shapes of the state are jax.eval_shape(optimizer.init, params)."
+                f"{name!r} is a ShapeDtypeStruct, but init needs values to take their norms."
+                " For the shapes of the state use jax.eval_shape(optimizer.init, params)."
             )
     return {name: vector_norms(jnp.asarray(leaves[i]), ax) for name, i, ax in rotating}
 
@@ -52,20 +52,20 @@ def refuse_zero_vectors(norms: dict[str, jax.Array]) -> None:
             )
         raise ValueError(
             f"{zeros:,} of the {norm.size:,} vectors of {name!r} are zero, {_which(norm)}, and a zero vector"
-            " has no direction to turn from. Initialise them like the others; where they are padding, mask it"
-            " in the model. Or rotate the leaf as one vector: rotate=lambda path, leaf: () for this path."
+            " has no direction to turn from. Initialise them like the others; if they are padding, mask it in"
+            " the model. Or rotate the leaf as one vector: rotate=lambda path, leaf: () for this path."
         )
 
 
 def refuse_lost_norms(name: str, norm: jax.Array, weights: jax.Array, axes: Axes) -> None:
-    """Raises `ValueError` if a state can be seen to say zero of vectors that are not zero."""
+    """Raises `ValueError` if an initial norm is zero although the weights are not, as far as can be seen."""
     if not visible_zeros(norm) or isinstance(weights, jax.core.Tracer):
         return
     now = vector_norms(jnp.asarray(weights), axes)
     if can_be_seen(now) and np.any((np.asarray(norm) == 0) & (np.asarray(now) > 0)):
         raise ValueError(
             f"the state says that {name!r} had the norm 0, but the weights are not zero: it could never turn."
-            " A state is reset by optimizer.init(params), not by zeros; rebase(opt_state, params) takes the"
+            " Reset a state with optimizer.init(params), not with zeros; rebase(opt_state, params) takes the"
             " norms of the weights as they are"
         )
 
@@ -76,7 +76,7 @@ def visible_zeros(norms: jax.Array) -> int:
 
 
 def can_be_seen(x: jax.Array) -> bool:
-    """Whether the values are known here: not inside `jit`, and not on other hosts."""
+    """Tells whether the values are known here: not inside `jit`, and not on other hosts."""
     if isinstance(x, jax.core.Tracer):
         return False
     return not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated

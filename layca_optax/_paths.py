@@ -1,4 +1,4 @@
-"""Names of leaves, the same for every kind of tree that holds the same parameters."""
+"""Paths of leaves: the same for every kind of tree that holds the same parameters."""
 
 import difflib
 import re
@@ -14,11 +14,10 @@ Path = tuple[str, ...]
 
 
 def leaf_paths(tree: Any, is_leaf: Callable[[Any], bool] = lambda node: False) -> list[Path]:
-    """The path of every leaf, in the order of `jax.tree.leaves(tree, is_leaf)`.
+    """Returns the path of every leaf, in the order of `jax.tree.leaves(tree, is_leaf)`.
 
-    A Flax variable is a node with one child, `value`; it is no level of the
-    model, so it is no part of the path: a `State` of `Param`s and the dictionary
-    of its arrays have the same paths.
+    A Flax variable is a node with one child, `value`, which the path leaves out: so a `State` of `Param`s
+    and the dictionary of its arrays have the same paths.
     """
     paths = []
     stop = lambda node: is_flax_variable(node) or is_leaf(node)
@@ -34,7 +33,7 @@ def leaf_paths(tree: Any, is_leaf: Callable[[Any], bool] = lambda node: False) -
 
 
 def leaf_boxes(tree: Any) -> list[Any]:
-    """Every leaf, in its Flax variable if it is alone in one: that says how the leaf is sharded."""
+    """Returns every leaf, inside its Flax variable (which holds the sharding) if it has one to itself."""
     boxes = []
     for node in jax.tree.leaves(tree, is_leaf=is_flax_variable):
         inner = jax.tree.leaves(node)
@@ -43,24 +42,24 @@ def leaf_boxes(tree: Any) -> list[Any]:
 
 
 def unboxed(box: Any) -> jax.Array:
-    """The array in a Flax variable: one of the parameters', or one that `nnx.Optimizer` made."""
+    """Takes the array out of a Flax variable, of the parameters or of an `nnx.Optimizer`."""
     (array,) = jax.tree.leaves(box)
     return array
 
 
 def natural_order(name: str) -> list[str | int]:
-    """A key to sort names by, such that `layers/2` stands before `layers/10`."""
+    """Returns a sort key that puts `layers/2` before `layers/10`."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
 def hole_paths(tree: Any) -> list[Path]:
-    """The paths of `None` and `optax.MaskedNode`: parts of the parameters that are elsewhere."""
+    """Returns the paths of `None` and `optax.MaskedNode`, which stand in for missing parts of a tree."""
     holes = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_hole)
     return [_strings(keys) for keys, node in holes if _is_hole(node)]
 
 
 def join(path: Path) -> str:
-    """One string for people: `layers/0/kernel`; the path of a bare array is `.`."""
+    """Joins a path into one string, `layers/0/kernel`; the path of a bare array is `.`."""
     return "/".join(path) or "."
 
 
@@ -69,14 +68,14 @@ def starts_with(path: Path, prefix: Path) -> bool:
 
 
 def nearest(path: Path, candidates: Iterable[Path]) -> str:
-    """A hint for an error message: the candidates most like `path`."""
+    """Returns, for an error message, the candidates most like `path`."""
     names = [join(candidate) for candidate in candidates]
     close: Sequence[str] = difflib.get_close_matches(join(path), names, n=3, cutoff=0.5) or names[:3]
     return ", ".join(repr(name) for name in close) or "none (the tree has no leaves)"
 
 
 def check_same_leaves(params: Any, other: Any, name: str) -> None:
-    """Raises `ValueError` if the tree `other`, called `name`, has not the leaves and shapes of `params`."""
+    """Raises `ValueError` if the leaves or shapes of `other` (called `name`) are not those of `params`."""
     paths, other_paths = leaf_paths(params), leaf_paths(other)
     if paths != other_paths:
         odd = sorted(set(paths) ^ set(other_paths))
@@ -91,7 +90,7 @@ def check_same_leaves(params: Any, other: Any, name: str) -> None:
 
 
 def refuse_twice(names: Iterable[str], message: str = "two leaves of the parameters are called {}") -> None:
-    """Raises `ValueError` if a name stands there twice: by name the two could not be told apart."""
+    """Raises `ValueError` if a name occurs twice."""
     for name, count in Counter(names).items():
         if count > 1:
             raise ValueError(message.format(repr(name)))
@@ -106,8 +105,8 @@ def _is_hole(node: Any) -> bool:
 
 
 def is_flax_variable(node: Any) -> bool:
-    # By name, because this library does not import flax: `nnx.Variable`, and
-    # the boxes of Linen (`nn.Partitioned`), which are `AxisMetadata`.
+    # By name, because this library does not import flax: `nnx.Variable`, and `AxisMetadata`, the base of
+    # Linen's boxes such as `nn.Partitioned`.
     return any(
         cls.__name__ in ("Variable", "AxisMetadata") and cls.__module__.startswith("flax.")
         for cls in type(node).__mro__

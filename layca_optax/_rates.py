@@ -1,4 +1,4 @@
-"""Learning rates: one number or schedule, or a tree prefix of them, given to every leaf by its path."""
+"""Learning rates: matches a number, a schedule or a tree prefix of these to the leaves, by path."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from layca_optax._rules import Axes, vectors_shape
 
 
 def check_rates(learning_rate: Any) -> None:
-    """Raises `ValueError` for a rate that is no number or schedule, or is negative, NaN or infinite."""
+    """Raises `ValueError` for a rate that is negative, NaN or infinite, or neither number nor schedule."""
     for path, rate in _by_path(learning_rate).items():
         _check_rate(path, rate)
 
@@ -25,14 +25,14 @@ def rates_for_leaves(
     wanted: list[bool],
     count: jax.Array,
 ) -> list[Any]:
-    """The rate of every leaf at step `count`: a scalar, or one rate for each of its vectors.
+    """Returns the rate of every leaf at step `count`: a scalar, or an array of one rate per vector.
 
-    Leaves that are not `wanted` need none and get `None`. Matching is by path, so that it does not
-    matter which kinds of nodes the two trees are made of.
+    Leaves that are not `wanted` get `None`. Matching is by path, so the two trees may be made of different
+    kinds of nodes.
 
     Raises:
-      ValueError: a path of `learning_rate` that leads to no leaf (unless that part of `params` is masked
-        or `None`), a wanted leaf that no rate covers, a rate of another shape than the leaf's vectors.
+      ValueError: a path of `learning_rate` leads to no leaf (unless that part of `params` is masked or
+        `None`), no rate covers a wanted leaf, or a rate's shape is not that of the leaf's vectors.
     """
     rates, problems = match_rates(learning_rate, params, axes, wanted, count)
     if problems:
@@ -47,7 +47,7 @@ def match_rates(
     wanted: list[bool],
     count: jax.Array,
 ) -> tuple[list[Any], list[str]]:
-    """As `rates_for_leaves`, with what it would raise as a list of sentences; such leaves get `None`."""
+    """Does what `rates_for_leaves` does, but returns a list of errors; their leaves get the rate `None`."""
     paths = leaf_paths(params)
     if not paths:
         return [], []
@@ -79,13 +79,13 @@ def match_rates(
             continue
         rate = jnp.asarray(values[prefix])
         if not jnp.issubdtype(rate.dtype, jnp.inexact):
-            # The sign of an unsigned integer cannot be turned.
+            # An unsigned integer cannot be negated.
             rate = rate.astype(jnp.result_type(float))
         vectors = vectors_shape(ax or ())
         if rate.shape in ((), vectors):
             result[-1] = rate
         else:
-            expected = f"() or {vectors}, one rate for each of its vectors" if vectors else "()"
+            expected = f"() or {vectors}, one rate per vector" if vectors else "()"
             problems.append(
                 f"the learning rate of {join(path)!r} has shape {rate.shape}; its shape must be {expected}"
             )
@@ -93,13 +93,13 @@ def match_rates(
 
 
 def _by_path(learning_rate: Any, known: Sequence[Path] = (), at: Path = ()) -> dict[Path, Any]:
-    """Numbers and schedules by path.
+    """Returns numbers and schedules by path.
 
-    Schedules may be trees themselves (`jax.tree_util.Partial`, modules with a `__call__`), and so may what is
-    no schedule but a tree of rates like the parameters, in Equinox. The parts of the latter are all on paths
-    that are `known`.
+    A callable node may be a schedule that is itself a tree (`jax.tree_util.Partial`, a module with
+    `__call__`), or a tree of rates shaped like the parameters (an Equinox model). It is the latter if all
+    of its leaves are on paths that are `known`.
     """
-    # Flax variables pass calls on to their values.
+    # A Flax variable is callable, whatever it holds.
     may_be_schedule = lambda node: callable(node) and not is_flax_variable(node)
     if may_be_schedule(learning_rate) and not _holds_rates(learning_rate, known, at):
         return {at: learning_rate}

@@ -1,4 +1,4 @@
-"""States whose weights were loaded, or changed in another way, after `init`."""
+"""Corrects and checks states whose weights were loaded or changed after `init`."""
 
 from typing import Any
 
@@ -15,28 +15,29 @@ from layca_optax._track import TrackRotationState, unmoved
 
 
 def rebase(opt_state: Any, params: Any, *, rotate: Rotate = "layer") -> Any:
-    """Takes initial norms and reference weights from `params`, and keeps all else of an optimizer's state.
+    """Replaces the initial norms and reference weights in an optimizer's state by those of `params`.
 
-    `layca` keeps the norms that the weights had at `init`. Weights that are loaded afterwards, or changed in
-    any other way than by its updates, would be drawn back to these norms in the first step. So load weights
-    and then call `init`; where that cannot be, because moments and counts must stay, call `rebase` after
-    loading. Also after weights were resized.
+    `layca` restores the norms that the weights had at `init`. If weights are loaded later, or changed by
+    anything but its updates, the first step scales them back to the old norms. So load weights and then call
+    `init`. If that is impossible because moments and counts must stay, call `rebase` after loading, and also
+    after weights were resized.
 
     Args:
       opt_state: any tree that holds states of `layca` or `track_rotation`: that of `optax.chain`,
         `optax.masked`, `optax.partition`, `optax.MultiSteps`, `optax.inject_hyperparams`, `skip_nonfinite`,
         the `opt_state` of an `nnx.Optimizer`.
-      params: the weights as they are now.
-      rotate: the rule of these transformations, as in `layca`. Where they have several, a function that
-        knows them all.
+      params: the current weights.
+      rotate: the rule of these transformations, as in `layca`. If they have different rules, a function
+        that covers them all.
 
     Returns:
-      A tree like `opt_state` that shares no array with `params`. In the state of `track_rotation`, `params`
-      become the initial weights, at a distance of 0 and a norm of 1; the angles of the latest steps are kept.
+      A tree like `opt_state`, with everything else kept. It shares no array with `params`. In the state of
+      `track_rotation`, `params` become the initial weights, at distance 0 and norm 1; the angles of the
+      latest steps are kept.
 
     Raises:
-      ValueError: there is no such state; it has a leaf that `params` has not, or that `rotate` does not turn
-        as the optimizer does; a vector that `layca` turns is zero, if its value can be seen.
+      ValueError: there is no such state; the state has a leaf that is missing in `params`, or that `rotate`
+        treats differently from the optimizer; a vector that `layca` turns is zero, if its value can be seen.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -60,7 +61,7 @@ def rebase(opt_state: Any, params: Any, *, rotate: Rotate = "layer") -> Any:
         if not isinstance(state, ours) or not isinstance(state.initial_norm, dict):
             return state
         _refuse_other_layers(state, norms, rotate)
-        # Copies: states may be donated, and no array twice.
+        # Copies, because states may be donated, and no array may be donated twice.
         mine = {name: jnp.array(norms[name], copy=True) for name in state.initial_norm}
         if isinstance(state, TrackRotationState):
             return _rebased_tracker(state, {name: weights[name] for name in mine}, mine)
@@ -71,18 +72,18 @@ def rebase(opt_state: Any, params: Any, *, rotate: Rotate = "layer") -> Any:
 
 
 def check_state(opt_state: Any) -> None:
-    """Raises an error that names the vectors which can never turn, from the state of `layca`.
+    """Raises an error that names the vectors in a state of `layca` that can never turn.
 
-    `init` raises it by itself where it sees the weights. Inside `jit` it does not, and a vector that started
-    at zero stays where it is for ever, in silence. So call this once, outside of `jit`:
+    Outside `jit`, `init` raises this error itself. Inside `jit` it cannot see the weights, and a vector that
+    starts at zero would silently stay zero. So call this once, outside `jit`:
     `opt_state = jax.jit(optimizer.init)(params); check_state(opt_state)`.
 
     Args:
       opt_state: any tree that holds states of `layca`, as in `rebase`.
 
     Raises:
-      ValueError: a vector had the norm 0 when its norm was taken, one that is not finite, or one beyond a
-        quarter of the largest number; there is no state of `layca`; the values cannot be seen, inside `jit`.
+      ValueError: an initial norm is 0, not finite, or above a quarter of the largest number; there is no
+        state of `layca`; the call is inside `jit`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -106,7 +107,7 @@ def check_state(opt_state: Any) -> None:
         more = f" and {len(stuck) - 5} more leaves" if len(stuck) > 5 else ""
         raise ValueError(
             f"these vectors can never turn: {', '.join(stuck[:5])}{more}. Initialise them to something else,"
-            " or let `rotate` return None for them. If their weights are all right, the state is not:"
+            " or let `rotate` return None for them. If the weights are right, only the state is wrong:"
             " optimizer.init(params) or rebase(opt_state, params) takes their norms again."
         )
 
@@ -114,7 +115,7 @@ def check_state(opt_state: Any) -> None:
 def _rebased_tracker(
     state: TrackRotationState, weights: dict[str, jax.Array], norms: dict[str, jax.Array]
 ) -> TrackRotationState:
-    """The state with these weights as the reference, and the angles of the latest steps as they were."""
+    """Makes these weights the reference and keeps the angles of the latest steps."""
     inverses, measured = unmoved(norms)
     for name, numbers in by_path(state.measured).items():
         last_step = unboxed(numbers)[..., 1]
@@ -137,18 +138,18 @@ def _refuse_other_layers(state: Any, norms: dict[str, jax.Array], rotate: Rotate
         if name not in norms:
             raise ValueError(
                 f"{name!r} rotates in this state of {owner}, but not in params with rotate={rule}."
-                " Give rebase the weights that belong to the state, and the rule of its optimizer as `rotate`"
+                " Pass the weights that belong to the state, and as `rotate` the rule of its optimizer"
             )
-        # Lengths may have changed with the weights; `update` compares them.
+        # The lengths of the axes may have changed with the weights; `update` compares them.
         if norms[name].ndim != unboxed(box).ndim:
             raise ValueError(
                 f"{name!r} has norms of shape {unboxed(box).shape} in this state of {owner}, and"
-                f" {norms[name].shape} with rotate={rule}. Give rebase the rule of the optimizer as `rotate`"
+                f" {norms[name].shape} with rotate={rule}. Pass the rule of the optimizer as `rotate`"
             )
 
 
 def _stuck(name: str, norms: jax.Array) -> list[str]:
-    """The leaf with its first vectors that cannot turn, if there are any; on this host."""
+    """Describes the vectors of a leaf, on this host, that cannot turn; empty if all can."""
     found: dict[tuple[int, ...], float] = {}
     for shard in norms.addressable_shards:
         values = np.asarray(shard.data)

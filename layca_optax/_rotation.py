@@ -1,4 +1,4 @@
-"""How far layers have turned."""
+"""Measures how far layers have turned."""
 
 from functools import partial
 from typing import Any
@@ -16,24 +16,24 @@ from layca_optax._xla_cpu import after
 
 
 def layer_rotation(params: Any, reference: Any, *, rotate: Rotate = "layer") -> dict[str, jax.Array]:
-    r"""The cosine distance of every rotating layer from a reference, usually its initialisation.
+    r"""Computes the cosine distance of every rotating layer from a reference, usually its initial weights.
 
     .. math:: 1 - \cos(w, r) = \tfrac{1}{2} \left\| \frac{w}{\|w\|} - \frac{r}{\|r\|} \right\|^2
 
-    Computed as on the right, which is accurate for the smallest angles too. 0: not turned; 1: orthogonal;
-    2: reversed. Plotted once an epoch, this is the paper's layer-wise angle deviation curve. Works on
-    parameters that were trained with any optimizer.
+    The right-hand side is used because it is accurate for tiny angles too. The distance is 0 for equal
+    directions, 1 for orthogonal and 2 for opposite ones. Plotted once per epoch it is the paper's
+    layer-wise angle deviation curve. The parameters may come from any optimizer.
 
     Args:
-      params: the parameters now.
-      reference: parameters with the same leaves. Keep a copy: a train step that donates its
-        parameters destroys them.
+      params: the current parameters.
+      reference: parameters with the same leaves. Keep a copy of them: a train step that donates its
+        parameters deletes them.
       rotate: which leaves rotate and as how many vectors, as in `layca`.
 
     Returns:
       A dictionary from the leaf's path (`"layers/0/kernel"`) to its cosine distance, in at least float32:
-      a scalar for a leaf that is one vector, an array shaped like the enumerated axes otherwise. NaN where
-      one of the vectors is zero and has no direction.
+      a scalar for a leaf that is one vector, otherwise an array shaped like the enumerated axes. NaN where
+      either vector is zero and has no direction.
 
     Raises:
       ValueError: the two trees have different leaves or shapes; an unknown rule.
@@ -59,7 +59,7 @@ def _cosine_distance(weights: jax.Array, reference: jax.Array, axes: Axes) -> ja
     wide = lambda x: x.astype(at_least_float32(x.dtype))
     (w, plain), (r, _) = as_vectors(wide(weights), axes), as_vectors(wide(reference), axes)
     n, m = (per_vector(vector_norms(x, axes), w, plain) for x in (weights, reference))
-    # Brought to the reference's length and only then to 1: equal vectors are exactly 0 apart.
+    # Scaled to the reference's length and only then to 1, so that equal vectors have distance exactly 0.
     (squares,) = sum_vectors((((r - w * (m / n)) / m) ** 2,), plain)
     return squares / 2
 
@@ -69,20 +69,21 @@ def _cosine_distance(weights: jax.Array, reference: jax.Array, axes: Axes) -> ja
 def measure_step(
     weights: jax.Array, update: jax.Array, initial: jax.Array, *norms: jax.Array, axes: Axes
 ) -> tuple[jax.Array, jax.Array]:
-    r"""Measures what one step does to every vector of a leaf, by one look at everything.
+    r"""Measures, in one pass over the weights, how far a step turns every vector of a leaf.
 
-    For the new weights :math:`v`, an older value :math:`r` and any number :math:`b`, let :math:`x = v - b r`.
-    With :math:`a = b + x \cdot r / r \cdot r`, its part along :math:`r` is :math:`a r`, and across it
+    For the new weights :math:`v`, an older value :math:`r` and any number :math:`b`, let :math:`x = v - b r`
+    and :math:`a = b + x \cdot r / r \cdot r`. Then :math:`a r` is the part of :math:`v` along :math:`r`, and
+    the part across it has the length
 
     .. math:: \|v - a r\|^2 = x \cdot x - (x \cdot r)^2 / r \cdot r .
 
-    The difference keeps its digits where b is near a. So b is 1 for the weights before the step, and for the
-    initial ones what `norms` has as the last of three: the initial norms, 1 divided by them (1 for a vector
-    that was zero), and the norms before the step divided by the initial ones.
+    This subtraction is accurate if b is near a. So b is 1 if r is the weights before the step, and the
+    relative norm before the step if r is the initial weights. `norms` are, per vector, the initial norm, its
+    inverse (1 for a zero vector) and the relative norm before the step.
 
     Returns:
-      The update, and along a last axis the cosine distances of the new weights from the initial ones, their
-      angles with the old ones in radians, and their norms divided by the initial ones.
+      The update; and, along a last axis, each vector's cosine distance from the initial weights, its angle
+      with the weights before the step in radians, and its norm relative to the initial one.
     """
     initial_norm, inverse_norm, norm = norms
     dtype = at_least_float32(weights.dtype)
@@ -96,21 +97,21 @@ def measure_step(
     along, across, length = _parts(xx, xw, ww, jnp.ones_like(xx))
     angle = jnp.where((ww > 0) & (length > 0), jnp.arctan2(across, along), jnp.nan)
     along, across, norm = _parts(xx0, xw0, jnp.ones_like(xx0), norm.astype(dtype))
-    # 1 - cos, never as a difference of equal numbers.
+    # 1 - cos, but without subtracting nearly equal numbers.
     near, far = across * across / (norm * (norm + jnp.abs(along))), 1 - along / norm
     began = initial_norm > 0
     distance = jnp.where(began & (norm > 0), jnp.where(along > 0, near, far), jnp.nan)
-    # One kernel computes what is one number per vector; else a GPU takes several.
+    # With the barrier, one GPU kernel computes all values per vector; without it, several do.
     numbers = [distance, angle, jnp.where(began, norm, jnp.nan)]
     measured = lax.optimization_barrier(jnp.stack(numbers, axis=-1))
-    # The weights are read before new ones are written over them; else XLA:CPU would copy them.
+    # `after` makes XLA:CPU read the weights before it overwrites them; otherwise it copies them.
     return after(update, measured[..., 2]), measured
 
 
 def _parts(
     xx: jax.Array, xr: jax.Array, rr: jax.Array, b: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The lengths of `v = x + b r` along r and across it, and its own."""
+    """Returns the lengths of the parts of `v = x + b r` along and across r, and the length of v."""
     divisor = jnp.where(rr > 0, rr, 1)
     across = jnp.maximum(xx - xr * xr / divisor, 0)
     along = (b + xr / divisor) * jnp.sqrt(rr)

@@ -1,4 +1,4 @@
-"""Which leaves rotate, and as how many weight vectors."""
+"""Decides which leaves rotate, and as how many weight vectors."""
 
 import difflib
 import math
@@ -12,26 +12,26 @@ import optax
 
 from layca_optax._paths import join, leaf_paths, refuse_twice
 
-# The axes that enumerate the weight vectors of a leaf, ascending, each with the number of equal pieces into
-# which it is cut: its length for an axis along which every index is a vector of its own.
+# Pairs (axis, pieces), ascending: the axes that enumerate the weight vectors of a leaf, and into how many
+# equal pieces each is cut. If every index along an axis is a separate vector, `pieces` is the axis' length.
 Axes = tuple[tuple[int, int], ...]
 Rule = Callable[[str, Any], tuple[int | tuple[int, int], ...] | None]
 Rotate = Literal["layer", "stacked_layer", "neuron"] | Rule
 
 
 def vector_axes(rotate: Rotate, tree: Any) -> list[Axes | None]:
-    """For every leaf the axes that enumerate its weight vectors, or `None` if it does not rotate.
+    """Returns, per leaf, the axes that enumerate its weight vectors, or `None` if it does not rotate.
 
     Raises:
-      ValueError: an unknown rule; a function that returns something else than `None` or distinct axes of the
-        leaf, cut into equal pieces, or that asks for vectors of one entry; a leaf that would rotate and is
-        complex or has fewer than 16 bits per entry.
+      ValueError: the rule is unknown; a function returns anything but `None` or distinct axes of the leaf,
+        possibly cut into equal pieces, or asks for vectors of one entry; a leaf that would rotate is complex
+        or has fewer than 16 bits per entry.
     """
     rule = _named_rule(rotate) if isinstance(rotate, str) else rotate
     result: list[Axes | None] = []
     for path, leaf in zip(leaf_paths(tree), map(as_array, jax.tree.leaves(tree)), strict=True):
         name = join(path)
-        # A leaf without entries has nothing that could turn.
+        # A leaf without entries has nothing to turn.
         axes = rule(name, leaf) if is_inexact(leaf) and math.prod(leaf.shape) else None
         if axes is not None:
             axes = _ascending(name, axes, leaf.shape)
@@ -41,18 +41,18 @@ def vector_axes(rotate: Rotate, tree: Any) -> list[Axes | None]:
 
 
 def is_inexact(leaf: Any) -> bool:
-    """Floating and complex leaves train; integers, booleans, keys and float0 do not."""
+    """Tells whether a leaf trains: floats and complex numbers do; integers, booleans, keys, float0 do not."""
     leaf = as_array(leaf)
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def as_array(leaf: Any) -> Any:
-    """The leaf; a Python number becomes the scalar that it is."""
+    """Converts Python numbers to scalar arrays; returns other leaves unchanged."""
     return jnp.asarray(leaf) if isinstance(leaf, bool | int | float | complex) else leaf
 
 
 def check_rule(rotate: Rotate) -> None:
-    """Raises at once, before any tree is known, if `rotate` is neither a known name nor a function."""
+    """Raises `ValueError` if `rotate` is neither a known name nor a function."""
     if isinstance(rotate, str):
         _named_rule(rotate)
     elif not callable(rotate):
@@ -63,24 +63,24 @@ def check_rule(rotate: Rotate) -> None:
 
 
 def refuse_flat(owner: str, rotate: Rotate, params: Any) -> None:
-    """Raises `ValueError` inside of `optax.flatten` under a named rule, which turns nothing there."""
+    """Raises `ValueError` for a named rule inside `optax.flatten`, where it turns nothing."""
     leaves = jax.tree.leaves(params)
     if not isinstance(rotate, str) or leaf_paths(params) != [()] or jnp.ndim(leaves[0]) != 1:
         return
-    # An array with one axis does not tell where it comes from, but the calls do.
+    # A flattened array looks like any other, so search the call stack for `optax.flatten`.
     frame, flatten = sys._getframe(), optax.flatten.__code__.co_filename
     while frame is not None and frame.f_code.co_filename != flatten:
         frame = frame.f_back
     if frame is not None:
         raise ValueError(
-            f"optax.flatten makes one array with one axis of all leaves, and rotate={rotate!r} turns nothing"
-            f" of it. Take {owner} out of optax.flatten. (With rotate=lambda path, leaf: () all leaves would"
-            " turn as one vector.)"
+            f"optax.flatten joins all leaves into one array with one axis, of which rotate={rotate!r} turns"
+            f" nothing. Take {owner} out of optax.flatten. (With rotate=lambda path, leaf: () all leaves"
+            " would turn as one vector.)"
         )
 
 
 def as_vectors(leaf: jax.Array, axes: Axes) -> tuple[jax.Array, tuple[int, ...]]:
-    """Cuts axes into their pieces: a reshaped leaf, and those of its axes that enumerate vectors."""
+    """Cuts axes into their pieces; returns the reshaped leaf and those of its axes that enumerate vectors."""
     shape, enumerating, pieces = [], [], dict(axes)
     for axis, length in enumerate(leaf.shape):
         number = pieces.get(axis)
@@ -91,10 +91,10 @@ def as_vectors(leaf: jax.Array, axes: Axes) -> tuple[jax.Array, tuple[int, ...]]
 
 
 def rotating_leaves(tree: Any, axes: list[Axes | None]) -> list[tuple[str, int, Axes]]:
-    """The path, the position and the axes of every leaf that rotates.
+    """Returns the path, the position and the axes of every leaf that rotates.
 
     Raises:
-      ValueError: two of them have one path, as in `{"a/b": x, "a": {"b": y}}`.
+      ValueError: two of them have the same path, as in `{"a/b": x, "a": {"b": y}}`.
     """
     named = enumerate(zip(leaf_paths(tree), axes, strict=True))
     result = [(join(path), i, ax) for i, (path, ax) in named if ax is not None]
@@ -103,11 +103,11 @@ def rotating_leaves(tree: Any, axes: list[Axes | None]) -> list[tuple[str, int, 
 
 
 def vectors_shape(axes: Axes) -> tuple[int, ...]:
-    """The shape of what is one number per vector."""
+    """Returns the shape of an array that holds one value per vector."""
     return tuple(pieces for _, pieces in axes)
 
 
-# For every name the fewest axes that a leaf needs to rotate, and which of its axes enumerate vectors.
+# For each name: how many axes a leaf needs to rotate, and which of its axes enumerate vectors.
 _RULES: dict[str, tuple[int, Callable[[int], tuple[int, ...]]]] = {
     "layer": (2, lambda ndim: ()),
     "stacked_layer": (3, lambda ndim: (0,)),
@@ -115,18 +115,18 @@ _RULES: dict[str, tuple[int, Callable[[int], tuple[int, ...]]]] = {
 }
 
 
-# The size of these leaves matters, and most of them start at zero. Some have several axes: biases of
-# convolutions in Equinox and of attention in Flax, scales and offsets of norms in Haiku.
+# The size of these leaves matters, and most of them start at zero. Some have several axes: convolution biases
+# in Equinox, attention biases in Flax, norm scales and offsets in Haiku.
 _NAMES_THAT_STAY = ("bias", "scale", "offset")
 
 
 def fewest_axes(name: str) -> int:
-    """How many axes a leaf needs to rotate under the rule of this name."""
+    """Returns how many axes a leaf needs to rotate under the rule of this name."""
     return _RULES[name][0]
 
 
 def why_not(rotate: Rotate | str, path: str, leaf: Any) -> str | None:
-    """Why a leaf with enough axes does not rotate under a named rule; `None` for all others."""
+    """Says why a leaf with enough axes does not rotate under a named rule; `None` for other leaves."""
     if not isinstance(rotate, str) or leaf.ndim < fewest_axes(rotate):
         return None
     last = path.rpartition("/")[2]
@@ -146,7 +146,8 @@ def _named_rule(name: str) -> Rule:
         )
     close = difflib.get_close_matches(name, _RULES, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"no rule for rotate is called {name!r}, only {', '.join(map(repr, _RULES))}{hint}")
+    known = ", ".join(map(repr, _RULES))
+    raise ValueError(f"rotate must be one of {known} or a function, not {name!r}{hint}")
 
 
 def _refuse_what_cannot_turn(name: str, leaf: Any, axes: Axes) -> None:
@@ -163,7 +164,7 @@ def _refuse_what_cannot_turn(name: str, leaf: Any, axes: Axes) -> None:
     if math.prod(leaf.shape) == math.prod(vectors_shape(axes)):
         raise ValueError(
             f"rotate makes vectors of one entry of {name!r}, whose shape is {leaf.shape}; a single number has"
-            " no direction that could turn. Let `rotate` return None for it."
+            " no direction to turn. Let `rotate` return None for it."
         )
 
 
@@ -186,7 +187,7 @@ def _ascending(name: str, axes: Any, shape: tuple[int, ...]) -> Axes:
             raise refuse(f": an axis of length {length} cannot be cut into {pieces} equal pieces")
         result.append((axis % len(shape), length if pieces is None else pieces))
     if len({axis for axis, _ in result}) < len(result):
-        raise refuse(": an axis stands there twice")
+        raise refuse(": it names an axis twice")
     return tuple(sorted(result))
 
 

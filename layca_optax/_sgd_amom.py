@@ -7,12 +7,12 @@ import optax
 def sgd_amom(
     learning_rate: optax.ScalarOrSchedule, momentum: float | jax.Array = 0.9
 ) -> optax.GradientTransformation:
-    r"""SGD with the momentum scheme of Adam, without its bias correction.
+    r"""Makes SGD with Adam's momentum, but without its bias correction.
 
     .. math::
       v_t = m v_{t-1} + (1 - m) g_t, \qquad w_t = w_{t-1} - \rho v_t
 
-    This is a finished optimizer. As the base of Layca, take the direction alone:
+    This is a complete optimizer. To put Layca on it, use its direction alone:
     `optax.chain(optax.ema(momentum, debias=False), layca(learning_rate))`.
 
     Args:
@@ -23,7 +23,7 @@ def sgd_amom(
       An `optax.GradientTransformation`.
 
     Raises:
-      ValueError: `momentum` outside [0, 1), if its value can be seen.
+      ValueError: `momentum` is concrete and outside [0, 1).
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,7 +1,8 @@
-"""Small leaves, many at once on a single CPU device: their vectors are the rows of one array.
+"""Processes small leaves together on a single CPU device: their vectors become the rows of one array.
 
-XLA:CPU takes a millisecond to compile a kernel, and ten if no other is like it. A hundred small leaves, each
-with kernels of its own, took it six times as long as Adam's step. On a GPU or TPU, rows would only be copies.
+XLA:CPU takes 1 ms to compile a kernel, and 10 ms if the kernel is unlike all others. With separate kernels
+for 100 small leaves, a step compiled six times as long as Adam's. On GPUs and TPUs the rows would only cost
+copies.
 
 Delete this file when `python -m benchmarks.optimizers leaves` shows no difference without it.
 """
@@ -22,16 +23,16 @@ from layca_optax._vectors import inner_axes
 # Copying a larger leaf takes longer than its step.
 LARGE = 2**15
 
-# Arrays of a leaf's shape, then arrays with one number per vector.
+# Arrays of a leaf's shape, then arrays with one value per vector.
 Leaf = tuple[Sequence[jax.Array], Sequence[jax.Array]]
-# An array of the leaf's shape, then arrays with numbers per vector along a last axis.
+# An array of the leaf's shape, then arrays with several values per vector, along a last axis.
 Results = tuple[jax.Array, ...]
 
 
 def for_each_leaf(
     function: Callable[..., Results], leaves: Sequence[Leaf], axes: Sequence[Axes]
 ) -> list[Results]:
-    """Calls `function(*arrays, *numbers, axes=axes)` for every leaf."""
+    """Calls `function(*arrays, *values, axes=axes)` for every leaf, small leaves together."""
     call = lambda leaf, axes: function(*leaf[0], *leaf[1], axes=axes)
     results: dict[int, Results] = {}
     small = [i for i, (arrays, _) in enumerate(leaves) if _fits_in_rows(arrays)]
@@ -47,7 +48,7 @@ def for_each_leaf(
 
 
 def _fits_in_rows(arrays: Sequence[jax.Array]) -> bool:
-    # Outside `jit`, leaves of one shape share a compiled function anyway.
+    # Outside `jit`, leaves of the same shape share a compiled function anyway.
     traced = any(isinstance(x, jax.core.Tracer) for x in arrays)
     alone = jax.device_count() == 1 and not jax.sharding.get_abstract_mesh().manual_axes
     sharded = any(any(jax.typeof(x).sharding.spec) for x in arrays)
@@ -63,7 +64,7 @@ def _in_rows(call: Callable[..., Results], leaves: Sequence[Leaf], axes: Sequenc
         width = 1 << (entries - 1).bit_length()
         groups[width, tuple((x.dtype, jax.typeof(x).memory_space) for x in arrays)].append(i)
     for (width, _), group in groups.items():
-        arrays, numbers = leaves[group[0]]
+        arrays, values = leaves[group[0]]
         if len(group) == 1:
             results[group[0]] = call(leaves[group[0]], axes[group[0]])
             continue
@@ -76,7 +77,7 @@ def _in_rows(call: Callable[..., Results], leaves: Sequence[Leaf], axes: Sequenc
             jnp.concatenate(
                 [jnp.broadcast_to(leaves[i][1][k].astype(wide), shapes[i]).ravel() for i in group]
             )
-            for k in range(len(numbers))
+            for k in range(len(values))
         ]
         of_entries, *of_rows = call((rows, per_row), ((0, len(rows[0])),))
         first = 0
@@ -89,14 +90,14 @@ def _in_rows(call: Callable[..., Results], leaves: Sequence[Leaf], axes: Sequenc
 
 
 def _as_rows(leaf: jax.Array, axes: Axes, width: int) -> jax.Array:
-    """The leaf's vectors, filled up with zeros."""
+    """Returns the leaf's vectors as rows, padded with zeros."""
     x, plain = as_vectors(leaf, axes)
     rows = jnp.moveaxis(x, plain, range(len(plain))).reshape(math.prod(vectors_shape(axes)), -1)
     return jnp.pad(rows, ((0, 0), (0, width - rows.shape[1])))
 
 
 def _as_leaf(rows: jax.Array, leaf: jax.Array, axes: Axes) -> jax.Array:
-    """The reverse of `_as_rows`."""
+    """Reverses `_as_rows`."""
     x, plain = as_vectors(leaf, axes)
     shape = (*vectors_shape(axes), *(x.shape[axis] for axis in inner_axes(x, plain)))
     moved = rows[:, : leaf.size // len(rows)].reshape(shape)
@@ -104,9 +105,9 @@ def _as_leaf(rows: jax.Array, leaf: jax.Array, axes: Axes) -> jax.Array:
 
 
 def _cut(x: jax.Array, first: int, count: int) -> jax.Array:
-    """`x[first : first + count]`, by a kernel that is the same for all leaves of a shape.
+    """Returns `x[first : first + count]`, with the same kernel for all leaves of a shape.
 
-    XLA:CPU writes a known number into the kernel. What an array behind a barrier holds it does not know.
+    XLA:CPU would compile a constant `first` into the kernel, so hide its value behind a barrier.
     """
     start = lax.optimization_barrier(jnp.array([first, 0]))
     return lax.dynamic_slice(x, (start[0], start[1]), (count, x.shape[1]))

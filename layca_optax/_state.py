@@ -1,4 +1,4 @@
-"""The states of this library, found in the state of an optimizer, and checked."""
+"""Finds this library's states in an optimizer's state, and checks them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,11 +7,11 @@ import jax
 
 
 def find_states(opt_state: Any, kinds: tuple[Any, ...], what: str, advice: str) -> list[Any]:
-    """The states of these types, wherever they stand.
+    """Returns the states of these types, wherever they are in `opt_state`.
 
     Raises:
-      ValueError: there is none. The message says what there is, and `advice`; if a state was restored as
-        dictionaries, how it is restored as what it was.
+      ValueError: there is none. The message lists what there is and gives `advice`; if a checkpoint was
+        restored as dictionaries, it says how to restore the types.
     """
     is_one = lambda node: isinstance(node, kinds)
     found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_one) if is_one(node)]
@@ -24,26 +24,25 @@ def find_states(opt_state: Any, kinds: tuple[Any, ...], what: str, advice: str) 
         restored += [kind.__name__ for kind in kinds if keys >= set(kind._fields)]
     if restored:
         raise ValueError(
-            f"this state has dictionaries where it had a {restored[0]}, as checkpoints do that are restored"
-            " without a target. Give the checkpointer the states to restore:"
-            " jax.eval_shape(optimizer.init, params)"
+            f"this state has dictionaries where it had a {restored[0]}, as if restored from a checkpoint"
+            " without a target. Pass the checkpointer a target: jax.eval_shape(optimizer.init, params)"
         )
     holds = ", ".join(dict.fromkeys(names)) or type(opt_state).__name__
     raise ValueError(f"nothing in this state {what}; it holds {holds}: {advice}")
 
 
 def by_path(entries: Any) -> dict[str, Any]:
-    """What a state holds by path; of a tree without leaves, nothing."""
+    """Returns a state's entries by path; an empty dictionary if the parameters had no leaves."""
     return entries if isinstance(entries, dict) else {}
 
 
 def reboxed(boxes: Any, arrays: dict[str, jax.Array]) -> Any:
-    """The arrays in Flax variables like those in which `nnx.Optimizer` keeps the entries of a state."""
+    """Wraps arrays in Flax variables if `nnx.Optimizer` wrapped the entries of the state, `boxes`."""
     return {name: jax.tree.unflatten(jax.tree.structure(boxes[name]), [x]) for name, x in arrays.items()}
 
 
 def check_layers(owner: str, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
-    """Raises `ValueError` if the state of `owner` has not the leaves and shapes that are wanted."""
+    """Raises `ValueError` if the leaves and shapes in the state of `owner` are not those wanted."""
     problems = [f"{name!r} rotates, but is not in the state" for name in wanted if name not in found]
     problems += [f"{name!r} is in the state, but does not rotate" for name in found if name not in wanted]
     for name in wanted.keys() & found.keys():

@@ -1,8 +1,8 @@
-"""What the results of an operation come from, given what its operands come from.
+"""Computes the origins of an operation's results from the origins of its operands.
 
 Operations that move entries (transposes, slices, gathers with known indices, …) move the arrays of an
-`Origin` in the same way. Sums and products of matrices mix. For all others jax's own rules for `vmap` say
-along which axes they keep entries apart.
+`Origin` in the same way. Sums and matrix products mix the entries that they add up. For all other operations
+JAX's own batching rules (`vmap`) tell along which axes entries stay separate.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ from layca_optax._origin import (
 def through(
     eqn: Any, operands: Sequence[Origin], known: Sequence[Known | None], vectors: Vectors
 ) -> list[Origin]:
-    """What the results of an equation come from; `known` are the operands that are known."""
+    """Returns the origins of an equation's results; `known` holds the operands whose values are known."""
     if not any(value.everywhere or value.apart for value in operands):
         return [NOWHERE] * len(eqn.outvars)
     name, params = eqn.primitive.name, eqn.params
@@ -89,7 +89,7 @@ def through(
             return [union(operands)]
     axes = params.get("axes")
     if axes and all(isinstance(axis, str) for axis in axes) and results == shapes:
-        # A sum over devices and the like.
+        # A collective, such as a sum over devices.
         return list(operands)
     if axes and after == tuple(size for d, size in enumerate(before) if d not in axes):
         mixed = lambda ids: np.squeeze(merged(ids, axes, name, True, vectors), tuple(axes))
@@ -98,7 +98,7 @@ def through(
 
 
 def refitted(value: Origin, shape: Shape, other: Shape, vectors: Vectors) -> Origin:
-    """The value inside of `shard_map`, where it has another shape, or outside again."""
+    """Converts an origin to the value's shape inside `shard_map`, or back to its shape outside."""
     if shape == other:
         return value
     same = len(shape) == len(other)
@@ -108,7 +108,7 @@ def refitted(value: Origin, shape: Shape, other: Shape, vectors: Vectors) -> Ori
 
 
 def _padded(operands: Sequence[Origin], shape: Shape, config: Sequence[tuple[int, int, int]]) -> Origin:
-    """As `lax.pad`; what is padded with comes from `operands[1]`."""
+    """Does what `lax.pad` does; the padding comes from `operands[1]`."""
     arrays = []
     for ids in terms(operands[0], shape):
         for axis, (low, high, interior) in enumerate(config):
@@ -132,7 +132,7 @@ def _padded(operands: Sequence[Origin], shape: Shape, config: Sequence[tuple[int
 
 
 def _contracted(eqn: Any, operands: Sequence[Origin], vectors: Vectors) -> Origin:
-    """A product of matrices: every entry comes from all that are summed."""
+    """Returns the origin of a matrix product: each entry comes from all entries that it sums."""
     contracting, batch = eqn.params["dimension_numbers"]
     result = shape_of(eqn.outvars[0])
     arrays, end = [], len(batch[0])
@@ -148,13 +148,14 @@ def _contracted(eqn: Any, operands: Sequence[Origin], vectors: Vectors) -> Origi
 
 
 def _unknown(eqn: Any, operands: Sequence[Origin], vectors: Vectors) -> list[Origin]:
-    """Any other operation: it keeps entries apart along the axes that `vmap` would simply add to it."""
+    """Handles any other operation: entries stay separate along the axes that are batch axes under `vmap`."""
     arrays = [ids for value, v in zip(operands, eqn.invars, strict=True) for ids in terms(value, shape_of(v))]
     if (
         all(ids.size == 1 for ids in arrays)
-        or len({int(n) for ids in arrays for n in np.unique(narrow(ids))}) < 2
+        or len({int(i) for ids in arrays for i in np.unique(narrow(ids))}) < 2
     ):
-        return [Origin(frozenset(int(n) for value in operands for n in value.numbers()))] * len(eqn.outvars)
+        everywhere = frozenset(int(i) for value in operands for i in value.vector_ids())
+        return [Origin(everywhere)] * len(eqn.outvars)
     axes = range(max(ids.ndim for ids in arrays))
     kept = [axis for axis in axes if _is_batch_axis(eqn, axis)]
     lost = [axis for axis in axes if axis not in kept]
@@ -167,7 +168,7 @@ def _unknown(eqn: Any, operands: Sequence[Origin], vectors: Vectors) -> list[Ori
         left = [blurred(ids, [axis for axis in lost if axis < ids.ndim]) for ids in arrays]
         value = origin((), [_only(ids, kept, shape) for ids in left])
         if lost and len(several := terms(value, shape)) > 1:
-            # Nor is it known which of its operands an entry comes from.
+            # It is also unknown which of the operands an entry comes from.
             rows = np.stack(np.broadcast_arrays(*map(narrow, several)))
             value = origin((), [np.broadcast_to(blurred(rows, [0])[0], shape)])
         results.append(value)
@@ -175,9 +176,9 @@ def _unknown(eqn: Any, operands: Sequence[Origin], vectors: Vectors) -> list[Ori
 
 
 def _is_batch_axis(eqn: Any, axis: int) -> bool:
-    """Whether the operation does the same, entry by entry along this axis of its operands and results.
+    """Tells whether the operation treats the entries along this axis independently and alike.
 
-    So it is if the operation on all but this axis, under `vmap`, is the very same operation again.
+    It does if removing the axis and adding it again with `vmap` gives the same operation.
     """
     params = dict(eqn.params)
     for name in ("axis", "dimension"):
@@ -196,7 +197,7 @@ def _is_batch_axis(eqn: Any, axis: int) -> bool:
         jaxpr = jax.make_jaxpr(every)(*operands).jaxpr
         (same,) = jaxpr.eqns
     except Exception:
-        # One without a rule for `vmap`, or that cannot do without this axis, raises whatever it likes.
+        # An operation that has no batching rule or needs this axis may raise anything.
         return False
     return bool(
         same.primitive is eqn.primitive
@@ -208,7 +209,7 @@ def _is_batch_axis(eqn: Any, axis: int) -> bool:
 
 
 def _repeated(shapes: Sequence[Shape]) -> Sequence[Shape]:
-    """Elementwise operations repeat operands that have length 1 along an axis."""
+    """Broadcasts shapes as elementwise operations do, along axes of length 1."""
     longest = tuple(max(sizes) for sizes in zip(*filter(None, shapes), strict=False))
     fits = all(size in (1, long) for shape in shapes for size, long in zip(shape, longest, strict=False))
     same_rank = len({len(shape) for shape in shapes if shape}) == 1
@@ -216,7 +217,7 @@ def _repeated(shapes: Sequence[Shape]) -> Sequence[Shape]:
 
 
 def _only(ids: np.ndarray, kept: Sequence[int], shape: Shape) -> np.ndarray:
-    """The axes `kept`, where they are, in an array of another shape; along the others nothing differs."""
+    """Broadcasts the ids along the axes `kept` to another shape; they must not differ along other axes."""
     small = narrow(ids)
     sizes = [small.shape[d] if d in kept and d < small.ndim else 1 for d in range(len(shape))]
     return np.broadcast_to(small.reshape(sizes), shape)

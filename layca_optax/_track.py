@@ -1,4 +1,4 @@
-"""Layer rotation measured inside the optimizer, at every step."""
+"""Measures layer rotation inside the optimizer, in every step."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,16 +26,16 @@ class TrackRotationState(NamedTuple):
     """State of `track_rotation`; `rotation_report` reads it.
 
     The dictionaries have one entry per rotating leaf, by its path (`"layers/0/kernel"`). If the parameters
-    have no leaves at all, a scalar 0 stands in place of everything but `count`.
+    have no leaves at all, everything but `count` is a scalar 0.
 
     Attributes:
       count: steps taken, an int32 scalar.
       initial: a copy of the leaf at `init`, with its dtype, its sharding and the Flax variable around it.
       initial_norm: the norms of its vectors, in at least float32, shaped like the axes that enumerate them.
-      inverse_norm: 1 divided by these norms, 1 for a vector that is zero.
-      measured: three numbers per vector, along one more axis behind those: the cosine distance from `initial`
-        after the latest step, at first 0; the angle of that step in radians, at first 0; the norm after it
-        divided by the initial one, at first 1.
+      inverse_norm: 1 divided by these norms; 1 for a zero vector.
+      measured: three values per vector, along an additional last axis: the cosine distance from `initial`
+        after the latest step, initially 0; the angle of that step in radians, initially 0; the norm after it
+        relative to `initial_norm`, initially 1.
     """
 
     count: jax.Array
@@ -46,9 +46,9 @@ class TrackRotationState(NamedTuple):
 
 
 def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationExtraArgs:
-    r"""Measures how far every layer turns, and leaves the updates as they are.
+    r"""Measures how far every layer turns, and passes the updates through unchanged.
 
-    Put it last in a chain, behind any optimizer, with or without Layca:
+    Put it last in a chain, after any optimizer, with or without Layca:
 
     * `optax.chain(optax.adam(1e-3), track_rotation())`;
     * `optax.chain(optax.scale_by_adam(), layca(3**-5), track_rotation())`.
@@ -57,16 +57,16 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
 
     .. math:: 1 - \cos(w + u, w_0), \qquad \angle(w + u, w) \qquad\text{and}\qquad \|w + u\| / \|w_0\|
 
-    accurately for small angles too: in float32, 1e-4 radians to within 1e-3 of their size. Only where one
-    step changes the norm by a factor 1 + x, angles below 1e-3 x are lost. :math:`w + u` is what
+    accurately for small angles too: in float32, an angle of 1e-4 radians to within 1e-3 of its size. Only if
+    a step changes the norm by a factor 1 + x, angles below 1e-3 x are lost. :math:`w + u` is what
     `optax.apply_updates` returns, rounded to the parameter's dtype: in bfloat16 many small updates change
-    nothing, and that is seen. Nothing leaves the device; `rotation_report` reads the state when you want to.
+    nothing, and the angles show it. Nothing leaves the device until `rotation_report` reads the state.
 
-    It must see the updates that are added in the end. Under `optax.MultiSteps` put it inside
-    (`optax.MultiSteps(optax.chain(optimizer, track_rotation()), k)`): behind it, it would measure the
-    steps of zero in between.
+    It must see the final updates. With `optax.MultiSteps` put it inside
+    (`optax.MultiSteps(optax.chain(optimizer, track_rotation()), k)`): outside it would also measure the
+    zero updates between steps.
 
-    The state holds a copy of all rotating leaves, sharded as they are. To measure in every tenth step only,
+    The state holds a copy of all rotating leaves, with their sharding. To measure only in every tenth step,
     use `optax.conditionally_transform(track_rotation(), lambda step, **_: step % 10 == 0)`.
 
     Args:
@@ -77,7 +77,7 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
       `params`.
 
     Raises:
-      ValueError: at once, for an unknown rule; at `init`, for a leaf that cannot rotate, as in `layca`; at
+      ValueError: at once, for an unknown rule. At `init`, for a leaf that cannot rotate, as in `layca`. At
         `update`, if `params` is missing or does not match the updates or the state. Messages name the path of
         the leaf.
 
@@ -107,7 +107,7 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
             return TrackRotationState(count, *(jnp.zeros([]) for _ in range(4)))
         boxes, axes = leaf_boxes(params), vector_axes(rotate, params)
         norms = norms_of_leaves(params, axes)
-        # Copies: parameters may be donated.
+        # Copies, because parameters may be donated.
         copied = partial(jax.tree.map, partial(jnp.array, copy=True))
         initial = {name: copied(boxes[i]) for name, i, _ in rotating_leaves(params, axes)}
         return TrackRotationState(count, initial, norms, *unmoved(norms))
@@ -121,7 +121,7 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
         del extra_args
         if params is None:
             raise ValueError(
-                "track_rotation needs the current parameters: call update(updates, state, params), and put it"
+                "track_rotation needs the current parameters: call update(updates, state, params), and use it"
                 " in chains and wrappers that pass params on"
             )
         check_same_leaves(params, updates, "updates")
@@ -144,15 +144,15 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
             state = state._replace(measured=measured)
         return jax.tree.unflatten(treedef, steps), state._replace(count=count)
 
-    # optax types all states alike.
+    # optax gives all states one type.
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)  # pyrefly: ignore[bad-argument-type]
 
 
 def rotation_report(opt_state: Any) -> dict[str, dict[str, float | np.ndarray | jax.Array]]:
-    """What `track_rotation` measured, wherever in an optimizer's state it stands.
+    """Returns what `track_rotation` measured, read from any optimizer's state.
 
-    Outside `jit` it waits for the device and copies the numbers, all at once. Inside, where the numbers are
-    not known yet, it says where they are: so a train step can return them.
+    Outside `jit` it waits for the device and copies all values at once. Inside `jit` it returns tracers, so
+    that a train step can return a report.
 
     Args:
       opt_state: any tree that holds the state of `track_rotation`: that of `optax.chain`,
@@ -161,16 +161,16 @@ def rotation_report(opt_state: Any) -> dict[str, dict[str, float | np.ndarray | 
         track different leaves.
 
     Returns:
-      A dictionary from the path of every rotating leaf (`layers/2/kernel` before `layers/10/kernel`) to
-      another: `"from_init"`, the cosine distance from where the leaf was at `init`, in [0, 2]; `"last_step"`,
-      the angle in radians of the latest single step; `"norm"`, the leaf's norm divided by that at `init`.
-      Each is a float for a leaf that is one vector, a NumPy array shaped like the enumerated axes otherwise;
-      of a state from `vmap` or `pmap`, an array with those axes first; inside `jit` always a JAX array. They
-      are 0, 0 and 1 before the first step, NaN where a vector is zero and has no direction.
+      A dictionary of dictionaries, by the path of every rotating leaf (`layers/2/kernel` before
+      `layers/10/kernel`): `"from_init"` is the cosine distance from the leaf at `init`, in [0, 2];
+      `"last_step"` the angle of the latest step in radians; `"norm"` the norm relative to that at `init`.
+      Each is a float for a leaf that is one vector, otherwise a NumPy array shaped like the enumerated axes.
+      In a state from `vmap` or `pmap` the mapped axes come first; inside `jit` all are JAX arrays. The values
+      are 0, 0 and 1 before the first step, and NaN where a vector is zero and has no direction.
 
     Raises:
-      ValueError: there is no state of `track_rotation`, or one that was restored as a dictionary; two
-        trackers report the same path.
+      ValueError: there is no state of `track_rotation`, or it was restored as a dictionary; two trackers
+        report the same path.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -186,7 +186,7 @@ def rotation_report(opt_state: Any) -> dict[str, dict[str, float | np.ndarray | 
         "add track_rotation() as the last stage of the chain",
     )
     names = [name for tracker in trackers for name in by_path(tracker.initial)]
-    refuse_twice(names, "two trackers report {}: give rotation_report the part of the state that holds one")
+    refuse_twice(names, "two trackers report {}: pass rotation_report the state of one of them")
     measured = {name: _of_name(tracker, name) for tracker in trackers for name in by_path(tracker.initial)}
     if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(measured)):
         measured = jax.device_get(measured)
@@ -200,7 +200,7 @@ def _of_name(tracker: TrackRotationState, name: str) -> dict[str, jax.Array]:
 
 
 def unmoved(norms: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """What stands in a state beside these initial norms before the first step."""
+    """Returns `inverse_norm` and `measured` as they are before the first step."""
     inverses = {name: 1 / jnp.where(norm > 0, norm, 1) for name, norm in norms.items()}
     zero_zero_one = lambda n: jnp.stack([jnp.zeros_like(n), jnp.zeros_like(n), jnp.ones_like(n)], -1)
     return inverses, {name: zero_zero_one(norm) for name, norm in norms.items()}

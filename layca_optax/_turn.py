@@ -1,13 +1,14 @@
-r"""The arithmetic of a step: turns on the sphere, at every scale, by one path on all machines.
+r"""Computes a step: a turn on the sphere, accurate at every scale, by the same code on all devices.
 
-Let :math:`u = w / n_0`, :math:`k` a factor and :math:`c_0` a guess of what the step :math:`s` holds of
-:math:`u`. Three sums of :math:`d = k (s - c_0 u)` give the step across the weights:
+Let :math:`u = w / n_0`, and split the step into :math:`s = a u + t / k` with :math:`t` orthogonal to the
+weights and a scale :math:`k`. For any guess :math:`c_0` of :math:`a`, three sums of :math:`d = k (s - c_0 u)`
+give
 
 .. math:: t = d - c u, \quad t \cdot t = d \cdot d - c \, (d \cdot u), \quad c = d \cdot u / u \cdot u .
 
-Factor and guess come from a sample :math:`S` of the entries, :math:`c_0 = s_S \cdot u_S / u_S \cdot u_S`. Let
-:math:`s = a u + t / k`. Then :math:`k |c_0 - a| \|u_S\| \le \|t_S\|`, so that however parallel step and
-weights are, :math:`t \cdot t` loses digits to the sample's share alone:
+This loses digits if :math:`d` is much longer than :math:`t`. So scale and guess come from a sample :math:`S`
+of the entries, :math:`c_0 = s_S \cdot u_S / u_S \cdot u_S`. Then :math:`k |c_0 - a| \|u_S\| \le \|t_S\|`, and
+however parallel step and weights are, the sample alone bounds the ratio of their lengths:
 
 .. math:: \|d\|^2 \le \left(1 + \|u\|^2 / \|u_S\|^2\right) \|t\|^2 .
 """
@@ -23,8 +24,8 @@ from layca_optax._floats import at_least_float32, moderating_scale, rounded
 from layca_optax._rules import Axes, as_vectors
 from layca_optax._vectors import per_vector, sample, sum_vectors
 
-# From a rate to p and q of `v = p w/||w|| + q t/||t||`; a negative rate turns away from the step. Beyond 1e18
-# an angle is a right one in every dtype, and squares would overflow.
+# Functions from a rate to p and q in `v = p w/||w|| + q t/||t||`; a negative rate turns away from the step.
+# Rates are clipped at 1e18: the angle is a right angle then in every dtype, and squares do not overflow.
 RETRACTIONS: Mapping[str, Callable[[jax.Array], tuple[jax.Array, jax.Array]]] = {
     "projection": lambda rate: (jnp.ones_like(rate), jnp.clip(rate, -1e18, 1e18)),
     "geodesic": lambda rate: (jnp.cos(rate), jnp.sin(rate)),
@@ -52,7 +53,7 @@ def turn(
     exact = lambda x: rounded(x, x.dtype).astype(dtype)
     each = lambda values: per_vector(values, w, plain)
 
-    # A look at a sample. The result does not depend on scale and guess, only its accuracy.
+    # First a sample, for scale and guess. The result does not depend on them, only its accuracy does.
     some_w, some_s = (exact(lax.stop_gradient(sample(x, plain))) for x in (w, s))
     share, entries = some_w.size / max(1, w.size), max(1, some_w.size / max(1, n0.size))
     sizes = jnp.minimum(jnp.abs(some_s), huge / entries)
@@ -60,13 +61,13 @@ def turn(
     k = jnp.where(total > 0, moderating_scale(total / entries), 1)
     inverse = 1 / jnp.where(n0 > 0, n0, 1)
     su, uu = sw * inverse, ww * inverse * inverse
-    # Squares of smaller numbers vanish. Of a vector whose sample is zero, no scale is known.
+    # Sums of squares below `least` underflow. If the sample of the step is zero, its scale is unknown.
     least = tiny / eps * max(1, w.size / max(1, n0.size))
     least_step = jnp.where(total > 0, tiny, least)
     telling = (uu > share / 4) & (ww > least) & jnp.isfinite(su)
     guess = jnp.where(telling, k * su / jnp.where(telling, uu, 1), 0)
 
-    # A look at everything.
+    # One pass over all entries, for the three sums.
     w, s = w.astype(dtype), exact(s)
     of_w = guess * inverse
     u, d = w * each(inverse), s * each(k) - w * each(of_w)
@@ -76,7 +77,7 @@ def turn(
     tt, a = dd - c * du, guess + c
     ss = tt + a * a * uu
 
-    # Rounding alone leaves this much of a step across the weights; without a guess `tt` has few digits.
+    # A step parallel to the weights has this much across them, by rounding; if tt << dd, digits are lost.
     rounding = max(4 * float(jnp.finfo(step.dtype).eps), 64 * eps)
     turns = on_sphere & (tt > rounding**2 * ss) & (tt > 1e-4 * dd) & (dd > least_step) & jnp.isfinite(rate)
     uu, tt, ss, rate = (jnp.where(turns, x, 1) for x in (uu, tt, ss, rate))
@@ -86,15 +87,15 @@ def turn(
     length = jnp.sqrt(p * p + q * q)
     across = q / length * lax.rsqrt(tt)
     along = p / length * lax.rsqrt(uu) - 1 - across * c
-    # One kernel computes what is one number per vector; else a GPU takes several.
+    # With the barrier, one GPU kernel computes all values per vector; without it, several do.
     numbers = jnp.where(turns, jnp.stack([along, across, -n0]), 0)
     along, across, minus_n0 = lax.optimization_barrier(numbers)
 
-    # One write, with other signs, because XLA:CPU would store what both looks have in common. Of a vector
-    # that stands still, some entries may not be finite.
+    # One pass that writes the update. Here u and d have other signs, or XLA:CPU would store them between the
+    # passes. In a vector that stands still, some entries may not be finite.
     u, d = w * each(-inverse), s * each(-k) - w * each(-of_w)
     update = each(minus_n0) * jnp.where(jnp.isfinite(d), each(along) * u + each(across) * d, 0)
-    # float16: an update may be twice as large as any weight. Elsewhere the bound of n0 suffices.
+    # In float16 an update may be twice the largest weight; in other dtypes the bound on n0 suffices.
     if (narrow := jnp.finfo(weights.dtype)).maxexp < info.maxexp:
         update = jnp.clip(update, float(narrow.min), float(narrow.max))
     return update.reshape(weights.shape).astype(weights.dtype)

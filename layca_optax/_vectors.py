@@ -1,6 +1,6 @@
-"""The entries of weight vectors: sums over them, and a sample of them.
+"""Sums and samples the entries of weight vectors.
 
-`axes` are the axes of an array that enumerate its vectors. What is one number per vector has their shape.
+`axes` are the axes of an array that enumerate its vectors. Arrays of one value per vector have their shape.
 """
 
 import math
@@ -19,16 +19,16 @@ def inner_axes(x: jax.Array, axes: Shape) -> Shape:
 
 
 def per_vector(values: jax.Array, x: jax.Array, axes: Shape) -> jax.Array:
-    """One value per vector, shaped to broadcast to `x`; a scalar stays a scalar."""
+    """Reshapes one value per vector to broadcast to `x`; a scalar stays a scalar."""
     return values if values.ndim == 0 else jnp.expand_dims(values, inner_axes(x, axes))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def sum_vectors(arrays: Arrays, axes: Shape) -> Arrays:
-    """Sums each array over the entries of every vector, in one reduction, of two kernels on a GPU."""
+    """Sums each array over the entries of every vector, in one reduction, which is two kernels on a GPU."""
     over = inner_axes(arrays[0], axes)
     if jax.sharding.get_abstract_mesh().manual_axes:
-        # In `shard_map`, all operands of one reduction would have to vary over the same mesh axes.
+        # In `shard_map`, all operands of a joint reduction would have to vary over the same mesh axes.
         return tuple(jnp.sum(x, axis=over) for x in arrays)
     return lax.platform_dependent(
         *arrays, cpu=lambda *xs: sum_in_one_pass(xs, over), default=lambda *xs: reduce_together(xs, over)
@@ -43,9 +43,9 @@ def _sum_vectors_jvp(axes: Shape, primals: Any, tangents: Any) -> tuple[Any, Any
 
 
 def sample(x: jax.Array, axes: Shape) -> jax.Array:
-    """Takes a few entries from all over every vector, at least one in 2,048; all entries of small arrays.
+    """Takes at least one entry in 2,048 from all over every vector; all entries of small arrays.
 
-    They are slices along the longest inner axis but the last, as many per device, so that no shard moves.
+    It slices the longest inner axis except the last, equally often on every device, so that no shard moves.
     """
     axis = max((a for a in inner_axes(x, axes) if a < x.ndim - 1), key=lambda a: x.shape[a], default=None)
     if axis is None or x.size < 2**13:

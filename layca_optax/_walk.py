@@ -1,4 +1,4 @@
-"""Going through a traced function: when does each weight vector first meet the inputs?"""
+"""Goes through a traced function and notes when each weight vector first meets the inputs."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,8 +16,8 @@ class Value(NamedTuple):
     """A value of the traced function.
 
     Attributes:
-      origin: where in the parameters it comes from; `None` if the inputs are part of it.
-      known: the value itself, if it is computed from constants and counters of loops alone.
+      origin: which weight vectors it comes from; `None` if it depends on the inputs.
+      known: the value itself, if it is computed from constants and loop counters alone.
     """
 
     origin: Origin | None
@@ -30,13 +30,13 @@ _LOOPS = ("scan", "while", "cond")
 
 
 class Walk:
-    """Goes through the equations in their order and notes when each vector first meets the inputs.
+    """Goes through equations in order and notes when each vector first meets the inputs.
 
     Args:
-      names: for every vector the name of its leaf.
+      names: the name of each vector's leaf.
 
     Attributes:
-      met: for every vector the number of the meeting that was its first, -1 if there was none.
+      met: the time of each vector's first meeting with the inputs, counted in meetings; -1 before it.
     """
 
     def __init__(self, names: list[str]) -> None:
@@ -46,7 +46,7 @@ class Walk:
         self._clock = 0
 
     def run(self, jaxpr: Any, inputs: Sequence[Value]) -> list[Value]:
-        """The values of a function's results."""
+        """Goes through a function; returns the values of its results."""
         consts = getattr(jaxpr, "consts", ())
         jaxpr = opened(jaxpr)
         env: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
@@ -59,7 +59,7 @@ class Walk:
 
         for eqn in jaxpr.eqns:
             outputs = self._equation(eqn, [read(atom) for atom in eqn.invars])
-            # Keys are no inputs: noise is not what a layer is applied to.
+            # Random keys do not count as inputs: a layer is not applied to noise.
             for var, value in zip(eqn.outvars, outputs, strict=True):
                 env[var] = Value(NOWHERE, value.known) if is_key(var) else value
         return [read(atom) for atom in jaxpr.outvars]
@@ -88,7 +88,7 @@ class Walk:
         return [Value(o) for o in through(eqn, origins, [value.known for value in inputs], self._vectors)]
 
     def _meet(self, origins: Sequence[Origin]) -> None:
-        """Notes that these values meet the inputs, here and now."""
+        """Records that these values meet the inputs now."""
         now = [self._met_by(value) for value in origins]
         new = np.concatenate([np.zeros(0, int), *now])
         if new.size:
@@ -96,14 +96,14 @@ class Walk:
             self._clock += 1
 
     def _met_by(self, value: Origin) -> np.ndarray:
-        """The vectors in a value that have not met the inputs before."""
-        numbers = value.numbers()
-        own = numbers[numbers < len(self.met)]
+        """Returns the vectors in a value that have not met the inputs before."""
+        ids = value.vector_ids()
+        own = ids[ids < len(self.met)]
         new = [own[self.met[own] < 0]]
-        for group in self._vectors.groups(numbers):
+        for group in self._vectors.groups(ids):
             hidden = np.setdiff1d(group.members[self.met[group.members] < 0], own)
-            # In `w / norm(w)`, one block of `w` is itself and the others are only in its norm. That they are
-            # met here would be true and useless: nobody means that order.
+            # A block of `w / norm(w)` comes from that block of `w`, and from all others through the norm.
+            # To say that it meets the inputs together with all others would be useless.
             beside_own = np.isin(self._leaf[hidden], self._leaf[own]).any()
             if hidden.size and (group.part or beside_own):
                 names = self._names[np.unique(self._leaf[hidden])]
@@ -112,7 +112,7 @@ class Walk:
         return np.unique(np.concatenate(new))
 
     def _joined(self, values: Sequence[Value]) -> Value:
-        """What may be any of `values`."""
+        """Returns a value that stands for any of `values`, as after a `cond`."""
         origins = [value.origin for value in values if value.origin is not None]
         if len(origins) == len(values):
             return Value(union(origins))
@@ -141,7 +141,7 @@ class Walk:
             outputs = self.run(body, [*consts, *varying])
             before, carry = carry, outputs[:num_carry]
             ys.append(outputs[num_carry:])
-            # The next iterations are like this one, unless they take other parts of something.
+            # Further iterations repeat this one, unless they use other parts of an array.
             parts = inputs if _was_read(varying) else [x for x in xs if _differs(x)]
             if _same(before, carry) and not self._any_unmet(parts):
                 carry = _forgotten(carry)
@@ -159,18 +159,18 @@ class Walk:
         history = [carry]
         while True:
             (go_on,) = self.run(cond, [*cond_consts, *carry])
-            ended = None if go_on.known is None else go_on.known.read()
-            if ended is not None and not ended:
+            continues = None if go_on.known is None else go_on.known.read()
+            if continues is not None and not continues:
                 return carry
             clock, varying = self._clock, _watched(carry)
             before, carry = carry, self.run(body, [*body_consts, *varying])
-            if ended is None:
+            if continues is None:
                 history.append(carry)
                 if self._clock == clock:
                     break
             elif _same(before, carry) and not (_was_read(varying) and self._any_unmet(inputs)):
                 return _forgotten(carry)
-        # Nobody knows how often the body runs: what it makes of any of these, and of what comes of that.
+        # The number of iterations is unknown: repeat the body on the union of all carries until it is stable.
         carry = [self._joined(values) for values in zip(*history, strict=True)]
         while True:
             (go_on,) = self.run(cond, [*cond_consts, *carry])
@@ -191,7 +191,7 @@ class Walk:
             return self._joined(pieces)
         shape = shape_of(var)
         if all(value is origins[0] for value in origins[1:]):
-            # Of as many steps of time as there are, not one array each.
+            # All iterations give the same: one array is enough, however long the loop.
             origins = origins[:1]
         rows = [moved(value, lambda ids: ids[None]) for value in origins]
         stack = joined(rows, [(1, *shape[1:])] * len(rows), 0)
@@ -199,9 +199,9 @@ class Walk:
 
     def _any_unmet(self, values: Sequence[Value]) -> bool:
         for value in values:
-            numbers = NOWHERE.numbers() if value.origin is None else value.origin.numbers()
-            members = [group.members for group in self._vectors.groups(numbers)]
-            own = numbers[numbers < len(self.met)]
+            ids = NOWHERE.vector_ids() if value.origin is None else value.origin.vector_ids()
+            members = [group.members for group in self._vectors.groups(ids)]
+            own = ids[ids < len(self.met)]
             if (self.met[np.concatenate([own, *members])] < 0).any():
                 return True
         return False
@@ -216,17 +216,17 @@ class Walk:
 
 
 def _num_scanned(outside: Any, inside: Any) -> int:
-    """What is scanned over, and what is stacked, has one axis more outside of the body than inside."""
+    """Counts scanned inputs or stacked outputs: they have one more axis outside the body than inside."""
     return sum(len(shape_of(v)) != len(shape_of(w)) for v, w in zip(outside, inside, strict=True))
 
 
 def _differs(x: Value) -> bool:
-    """Whether the entries of axis 0 come from different vectors."""
+    """Tells whether the entries of axis 0 come from different vectors."""
     return x.origin is not None and any(narrow(ids).shape[0] > 1 for ids in x.origin.apart)
 
 
 def _watched(values: Sequence[Value]) -> list[Value]:
-    """The values again, so that it can be seen whether they are read."""
+    """Copies the values, so that `_was_read` can tell whether anything read the copies."""
     same = lambda known: None if known is None else Known(lambda value: value, [known])
     return [Value(value.origin, same(value.known)) for value in values]
 
@@ -245,12 +245,12 @@ def _same(before: Sequence[Value], after: Sequence[Value]) -> bool:
 
 
 def opened(jaxpr: Any) -> Any:
-    """The function itself, without the constants that come with some."""
+    """Returns the plain jaxpr of a closed one."""
     return jaxpr.jaxpr if hasattr(jaxpr, "jaxpr") else jaxpr
 
 
 def _called(eqn: Any) -> Any | None:
-    """The function that an equation calls on exactly its operands: `jit`, custom derivatives, `remat`, …"""
+    """Returns the function that an equation applies to its operands: `jit`, custom derivatives, `remat`, …"""
     for value in eqn.params.values():
         if isinstance(value, jax.extend.core.Jaxpr | jax.extend.core.ClosedJaxpr):
             inner = opened(value)
@@ -266,8 +266,8 @@ def is_key(atom: Any) -> bool:
 
 def _cannot_tell(names: list[str], operation: str) -> str:
     return (
-        f"layer_depths cannot order the vectors of {', '.join(map(repr, names))}: a part of what comes out of"
-        f" {operation!r} meets the inputs first, and which vectors that part comes from cannot be followed."
-        " Pass an fn without that operation (or, where it takes entries, with indices that are constants or"
-        " counters of loops), or a rule under which they are one vector."
+        f"layer_depths cannot order the vectors of {', '.join(map(repr, names))}: a part of the result of"
+        f" {operation!r} meets the inputs first, and it is unknown which vectors that part comes from."
+        " Pass an fn without that operation (or, if it uses indices, with constants or loop counters as"
+        " indices), or a rule under which they are one vector."
     )

@@ -1,4 +1,4 @@
-"""The paper's networks and a small transformer, and what turns a module into pure functions."""
+"""The paper's networks and a small transformer; `pure` turns a module into pure functions."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +18,7 @@ class PureModel(NamedTuple):
 
     `init(key)` returns `params, model_state`; `apply(params, model_state, images, train=...)` returns
     `logits, model_state`. The model state holds batch-norm's running statistics and dropout's keys and
-    counters: what is dropped follows from it and from nothing else. Evaluation returns it unchanged.
+    counters, which alone determine what is dropped. With `train=False` it is returned unchanged.
     """
 
     init: Callable[[jax.Array], tuple[Any, Any]]
@@ -26,16 +26,16 @@ class PureModel(NamedTuple):
 
 
 def pure(build: Callable[[nnx.Rngs], nnx.Module]) -> PureModel:
-    """Two pure functions from a module: `params` are its `nnx.Param`s, `model_state` all other variables."""
+    """Makes pure functions of a module: `params` are its `nnx.Param`s, `model_state` all other variables."""
     graphdef, _, _ = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param, ...)
 
-    @jax.jit  # a module built eagerly compiles its initialisers one by one, which takes seconds
+    @jax.jit  # outside jit, each initialiser would be compiled separately, which takes seconds
     def init(key: jax.Array) -> tuple[Any, Any]:
         _, params, model_state = nnx.split(build(nnx.Rngs(key)), nnx.Param, ...)
         return nnx.to_pure_dict(params), nnx.to_pure_dict(model_state)
 
     def apply(params: Any, model_state: Any, images: jax.Array, *, train: bool) -> tuple[jax.Array, Any]:
-        # Without copy, batch-norm would update variables that belong to an outer trace.
+        # Without copy, batch-norm would update variables of an outer trace, which NNX refuses.
         model = nnx.merge(graphdef, params, model_state, copy=True)
         model.train() if train else model.eval()
         logits = model(images)

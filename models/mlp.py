@@ -9,21 +9,21 @@ from models.batch_norm import make_batch_norm
 
 
 class MLP(nnx.Module):
-    """`depth` times dense, batch-norm if asked, and ReLU, then a dense layer to the classes.
+    """`depth` hidden layers (dense, optional batch-norm, ReLU) and a dense layer to the classes.
 
-    As in all of the paper's networks there are no biases and batch-norm has neither scale nor shift; kernels
-    start Glorot uniform. The paper's MLP has no batch-norm; where it stands with it is our choice.
+    As in all of the paper's networks, there are no biases, and batch-norm has neither scale nor shift.
+    Kernels are initialised Glorot uniform. The paper's MLP has no batch-norm; its position is our choice.
 
     Args:
       rngs: source of the initial weights.
-      features: entries of a (flattened) input; MNIST's 28 x 28 by default.
+      features: number of entries of a (flattened) image; by default MNIST's 28 x 28.
       width: units of each hidden layer.
       depth: number of hidden layers; the network has `depth + 1` layers.
       classes: number of classes.
-      batch_norm: whether batch-norm stands between each hidden layer and its ReLU.
+      batch_norm: whether to use batch-norm between each hidden layer and its ReLU.
       bias: whether dense layers have biases.
       norm_scale_shift: whether batch-norm has a scale and a shift.
-      norm_momentum: how much of the running statistics a step keeps.
+      norm_momentum: factor by which batch-norm's running statistics decay per step.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Residual networks for small images, first version: ResNet-32 of Section 5."""
+"""Residual networks for small images, as in He et al.'s first paper: ResNet-32 of Section 5."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,23 +10,22 @@ from models.batch_norm import make_batch_norm
 
 
 class ResNet(nnx.Module):
-    """A 3 x 3 convolution, stages of residual blocks, averaged over space, then dense.
+    """A 3 x 3 convolution, stages of residual blocks, a mean over space and a dense layer.
 
-    A convolution is followed by batch-norm and then ReLU, which in a block's second one comes after the sum.
-    Every stage but the first halves height and width in its first block. As in all of the paper's networks
-    there are no biases and batch-norm has neither scale nor shift; kernels start He normal. The defaults are
-    ResNet-32.
+    Every convolution is followed by batch-norm and ReLU; the second ReLU of a block comes after the sum.
+    Every stage but the first halves height and width in its first block. As in all of the paper's networks,
+    there are no biases, and batch-norm has neither scale nor shift. Kernels are initialised He normal. The
+    defaults give ResNet-32.
 
     Args:
       rngs: source of the initial weights.
       channels: of the images, which are `(n, height, width, channels)`.
-      filters: of each convolution of a stage, stage by stage.
-      blocks: number of blocks of every stage; with three stages it is ResNet-(6 blocks + 2), in which
-        projections are not counted.
+      filters: number of filters per convolution, one number per stage.
+      blocks: number of blocks per stage; three stages make a ResNet-(6 blocks + 2), not counting projections.
       classes: number of classes.
       bias: whether convolutions, projections and the dense layer have biases.
       norm_scale_shift: whether batch-norm has a scale and a shift.
-      norm_momentum: how much of the running statistics a step keeps.
+      norm_momentum: factor by which batch-norm's running statistics decay per step.
 
     References:
       Carbonnelle and De Vleeschouwer, 2018, Section 5.
@@ -67,14 +66,14 @@ class ResNet(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Two convolutions and a shortcut around them: a 1 x 1 projection without batch-norm where shapes change.
+    """Two convolutions and a shortcut, which is a 1 x 1 convolution without batch-norm if shapes change.
 
     Args:
-      conv: makes a convolution from features in, features out, kernel size and strides.
-      norm: makes a batch-norm from features.
-      fan_in: features of the input.
-      fan_out: features of the output.
-      stride: by which the block divides height and width.
+      conv: makes a convolution, given the numbers of input and output features, kernel size and strides.
+      norm: makes a batch-norm, given the number of features.
+      fan_in: number of input features.
+      fan_out: number of output features.
+      stride: factor by which the block divides height and width.
     """
 
     def __init__(
@@ -93,6 +92,6 @@ class Block(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         residual = nnx.relu(self.norms[0](self.convs[0](x)))
         residual = self.norms[1](self.convs[1](residual))
-        # After the convolutions, so that the projection counts as the last of the block's layers.
+        # The projection comes after the convolutions so that `layer_depths` counts it last in the block.
         shortcut = x if self.projection is None else self.projection(x)
         return nnx.relu(residual + shortcut)

@@ -1,4 +1,4 @@
-"""A small transformer decoder over bytes, with every kind of leaf that language models have."""
+"""A small byte-level transformer decoder, with every kind of leaf that language models have."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from flax import nnx
 
 
 class Block(nnx.Module):
-    """Causal self-attention and a two-layer perceptron, each behind a layer norm and added to its input."""
+    """Causal self-attention and a two-layer perceptron, both pre-norm and residual."""
 
     def __init__(self, rngs: nnx.Rngs, *, width: int, heads: int) -> None:
         self.attention_norm = nnx.LayerNorm(width, rngs=rngs)
@@ -24,19 +24,19 @@ class Block(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """Next-byte logits: embedding, `depth` scanned blocks, norm, head, and the embedding again.
+    """Embedding, `depth` scanned blocks, layer norm, head and tied output embedding, for next-byte logits.
 
-    The blocks' parameters are stacked along a first axis and the blocks run in one `scan`. The embedding is
-    tied: it turns bytes into vectors, and vectors into logits. Between, `head` is added to the identity and
-    starts at zero, so that at first the output space is the input space: `logits = (x + head(x)) E^T`.
+    The parameters of all blocks are stacked along axis 0, and one `scan` runs them. The output is
+    `logits = (x + head(x)) E^T`, with the input's embedding `E`. `head` starts at zero, so that initially the
+    embedding is used unchanged.
 
     Args:
       rngs: source of the initial weights.
       vocabulary: number of tokens; 256 for bytes.
-      context: longest sequence; there is one learned vector for each position.
-      width: entries of a token's vector.
+      context: length of the longest sequence; each position has a learned vector.
+      width: number of features per token.
       depth: number of blocks.
-      heads: attention heads of a block; divides `width`.
+      heads: number of attention heads per block; must divide `width`.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Transformer(nnx.Module):
         )
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Logits `(batch, length, vocabulary)` of the byte after each of `tokens`, `(batch, length)`."""
+        """Maps tokens `(batch, length)` to logits `(batch, length, vocabulary)` of each next byte."""
 
         @nnx.scan(in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
         def run(block: Block, x: jax.Array) -> jax.Array:

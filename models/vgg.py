@@ -11,21 +11,21 @@ from models.batch_norm import make_batch_norm
 
 
 class VGG(nnx.Module):
-    """Stages of 3 x 3 convolutions with 2 x 2 max-pooling between them, averaged over space, then dense.
+    """Stages of 3 x 3 convolutions with 2 x 2 max-pooling between them, a mean over space and a dense layer.
 
-    Each convolution is followed by ReLU and then batch-norm. As in all of the paper's networks there are no
-    biases and batch-norm has neither scale nor shift; kernels start He uniform. The defaults are the 25
-    layers for CIFAR-10 of Section 5.
+    Each convolution is followed by ReLU and then batch-norm. As in all of the paper's networks, there are no
+    biases, and batch-norm has neither scale nor shift. Kernels are initialised He uniform. The defaults give
+    the 25-layer network for CIFAR-10 of Section 5.
 
     Args:
       rngs: source of the initial weights.
       channels: of the images, which are `(n, height, width, channels)`.
-      filters: of each convolution of a stage, stage by stage.
-      convs: number of convolutions, stage by stage; the network has `sum(convs) + 1` layers.
+      filters: number of filters per convolution, one number per stage.
+      convs: number of convolutions per stage; the network has `sum(convs) + 1` layers.
       classes: number of classes.
       bias: whether convolutions and the dense layer have biases.
       norm_scale_shift: whether batch-norm has a scale and a shift.
-      norm_momentum: how much of the running statistics a step keeps.
+      norm_momentum: factor by which batch-norm's running statistics decay per step.
 
     References:
       Carbonnelle and De Vleeschouwer, 2018, Section 5.
@@ -68,24 +68,24 @@ class VGG(nnx.Module):
 
 
 class WilsonVGG(nnx.Module):
-    """The VGG with dropout of Section 6.2, which is that of Wilson et al.
+    """The VGG with dropout of Section 6.2, from Wilson et al.
 
-    Each convolution (3 x 3) and the hidden dense layer are followed by batch-norm and then ReLU. Dropout, of
-    0.3 in the first stage and 0.4 in the others, stands between the convolutions of a stage, 2 x 2
-    max-pooling after each stage, dropout of 0.5 before both dense layers. Kernels start He normal. What is
-    dropped comes from keys and counters in the module's state, so it is another mask at every call.
+    Each 3 x 3 convolution and the hidden dense layer are followed by batch-norm and then ReLU. There is
+    dropout between the convolutions of a stage (rate 0.3 in the first stage, 0.4 in the others) and before
+    both dense layers (rate 0.5), and 2 x 2 max-pooling after each stage. Kernels are initialised He normal.
+    Dropout takes its keys and counters from the module's state, so each call drops other units.
 
     Args:
       rngs: source of the initial weights and of dropout.
-      channels: of the images, which are `(n, size, size, channels)` with `size = 2 ** len(filters)`: one
-        pixel is left of them at the end.
-      filters: of each convolution of a stage, stage by stage.
-      convs: number of convolutions, stage by stage; the network has `sum(convs) + 2` layers.
+      channels: of the images, which are `(n, size, size, channels)` with `size = 2 ** len(filters)`, so that
+        pooling reduces them to one pixel.
+      filters: number of filters per convolution, one number per stage.
+      convs: number of convolutions per stage; the network has `sum(convs) + 2` layers.
       hidden: units of the hidden dense layer.
       classes: number of classes.
       bias: whether convolutions and dense layers have biases.
       norm_scale_shift: whether batch-norm has a scale and a shift.
-      norm_momentum: how much of the running statistics a step keeps.
+      norm_momentum: factor by which batch-norm's running statistics decay per step.
 
     References:
       Carbonnelle and De Vleeschouwer, 2018, Section 6.2.
@@ -142,5 +142,5 @@ class WilsonVGG(nnx.Module):
 
 def _conv_widths(filters: Sequence[int], convs: Sequence[int]) -> list[int]:
     if len(filters) != len(convs):
-        raise ValueError(f"filters {filters} and convs {convs} must have one number for each stage")
+        raise ValueError(f"filters {filters} and convs {convs} must have one number per stage")
     return [width for width, count in zip(filters, convs, strict=True) for _ in range(count)]

@@ -139,7 +139,7 @@ def test_describe_says_it_too(shapes_only):
     assert describe(params, optimizer=right) == describe(params)
     said = describe(params, optimizer=optax.chain(optax.adamw(1e-3), layca())).splitlines()
     assert said[:-1] == describe(params).splitlines()
-    assert said[-1].startswith("! the updates climb the loss at 'bias', 'kernel', 'stack'. Behind")
+    assert said[-1].startswith("! the updates climb the loss at 'bias', 'kernel', 'stack'. After")
     # What keeps it from a step is said, too.
     said = describe(params, optimizer=layca({"kernal": 0.1})).splitlines()
     assert said[-1].startswith("! learning_rate has a rate at 'kernal'")

@@ -66,13 +66,13 @@ def test_only_zero_vectors_are_counted_as_starting_at_zero():
         (
             "stacked_layer",
             {"bias": jnp.ones(3), "head": {"kernel": jnp.ones((3, 2))}, "ids": jnp.ones((2, 2, 2), int)},
-            "'stacked_layer' wants floating leaves with 3 or more axes;"
+            "'stacked_layer' needs floating leaves with 3 or more axes;"
             " the nearest are 'ids' (3 axes, but int32), 'head/kernel' (2 axes), 'bias' (1 axis)",
         ),
         (
             "layer",
             {"bias": jnp.ones(3), "scale": jnp.ones([])},
-            "'layer' wants floating leaves with 2 or more axes;"
+            "'layer' needs floating leaves with 2 or more axes;"
             " the nearest are 'bias' (1 axis), 'scale' (0 axes)",
         ),
         (

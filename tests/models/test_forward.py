@@ -100,7 +100,7 @@ def test_running_statistics_move_towards_those_of_the_batch():
 
 
 def test_stages_need_a_width_and_a_number_of_convolutions_each():
-    with pytest.raises(ValueError, match="one number for each stage"):
+    with pytest.raises(ValueError, match="one number per stage"):
         pure(partial(VGG, filters=(3, 4), convs=(1,)))
 
 

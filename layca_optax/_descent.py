@@ -60,7 +60,7 @@ def check_descent(
 def uphill(optimizer: optax.GradientTransformation, params: Any, gradients: Any, **extra_args: Any) -> str:
     """Says what is wrong with the direction of the updates; returns an empty string if nothing is."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, gradients))):
-        raise ValueError("check_descent needs values: call it outside of jit")
+        raise ValueError("check_descent needs values: call it outside jit")
     names = [join(path) for path in leaf_paths(params)]
     for cosines in _cosines(optimizer, params, gradients, extra_args):
         if broken := [name for name, cosine in zip(names, cosines, strict=True) if np.isnan(cosine)]:

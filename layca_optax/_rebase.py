@@ -101,7 +101,7 @@ def check_state(opt_state: Any) -> None:
         for name, box in by_path(state.initial_norm).items():
             norms = jnp.asarray(unboxed(box))
             if isinstance(norms, jax.core.Tracer):
-                raise ValueError("check_state needs values: call it outside of jit")
+                raise ValueError("check_state needs values: call it outside jit")
             stuck += _stuck(name, norms)
     if stuck:
         more = f" and {len(stuck) - 5} more leaves" if len(stuck) > 5 else ""

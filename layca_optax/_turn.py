@@ -1,8 +1,7 @@
 r"""Computes a step: a turn on the sphere, accurate at every scale, by the same code on all devices.
 
-Let :math:`u = w / n_0`, and split the step into :math:`s = a u + t / k` with :math:`t` orthogonal to the
-weights and a scale :math:`k`. For any guess :math:`c_0` of :math:`a`, three sums of :math:`d = k (s - c_0 u)`
-give
+Let :math:`u = w / n_0` and :math:`s = a u + t / k` with :math:`t` orthogonal to the weights, and a scale
+:math:`k`. For any guess :math:`c_0` of :math:`a`, three sums of :math:`d = k (s - c_0 u)` give
 
 .. math:: t = d - c u, \quad t \cdot t = d \cdot d - c \, (d \cdot u), \quad c = d \cdot u / u \cdot u .
 
@@ -24,8 +23,8 @@ from layca_optax._floats import at_least_float32, moderating_scale, rounded
 from layca_optax._rules import Axes, as_vectors
 from layca_optax._vectors import per_vector, sample, sum_vectors
 
-# Functions from a rate to p and q in `v = p w/||w|| + q t/||t||`; a negative rate turns away from the step.
-# Rates are clipped at 1e18: the angle is a right angle then in every dtype, and squares do not overflow.
+# From a rate, negative to turn away from the step, to p and q in `v = p w/||w|| + q t/||t||`; the length of v
+# does not matter. A rate of 1e18 gives a right angle in every dtype, and its square does not overflow.
 RETRACTIONS: Mapping[str, Callable[[jax.Array], tuple[jax.Array, jax.Array]]] = {
     "projection": lambda rate: (jnp.ones_like(rate), jnp.clip(rate, -1e18, 1e18)),
     "geodesic": lambda rate: (jnp.cos(rate), jnp.sin(rate)),
@@ -64,6 +63,7 @@ def turn(
     # Sums of squares below `least` underflow. If the sample of the step is zero, its scale is unknown.
     least = tiny / eps * max(1, w.size / max(1, n0.size))
     least_step = jnp.where(total > 0, tiny, least)
+    # Use the guess only if the sample has at least a quarter of its share of `u`'s squares.
     telling = (uu > share / 4) & (ww > least) & jnp.isfinite(su)
     guess = jnp.where(telling, k * su / jnp.where(telling, uu, 1), 0)
 

@@ -1,7 +1,8 @@
-"""Arrays go down only: who may import whom, and what a wheel holds."""
+"""Who may import whom, and whether the documentation shows it."""
 
 import ast
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def imports(folder, pattern="*.py"):
 
 
 @pytest.mark.parametrize("folder", ALLOWED)
-def test_arrays_go_down_only(folder):
+def test_imports_point_one_way(folder):
     found = imports(folder)
     assert found, "nothing was parsed"
     assert found & set(FOLDERS) <= ALLOWED[folder]
@@ -61,3 +62,26 @@ def test_the_page_on_the_code_names_every_module_of_the_library():
     page = (ROOT / "docs" / "code.md").read_text()
     modules = {path.name for path in (ROOT / "layca_optax").glob("_*.py")} - {"__init__.py"}
     assert set(re.findall(r"^\| `(_\w+\.py)` \|", page, re.MULTILINE)) == modules
+
+
+def reachable(arrows):
+    """All pairs of names with a way from one to the other."""
+    while more := {(a, d) for a, b in arrows for c, d in arrows if b == c} - arrows:
+        arrows = arrows | more
+    return arrows
+
+
+@pytest.mark.parametrize("name", ["house", "library"])
+def test_the_pictures_show_what_is_imported(name):
+    house = runpy.run_path(str(ROOT / "docs" / "house.py"))
+    picture = (ROOT / "docs" / "images" / f"{name}.svg").read_text()
+    assert picture == house["drawn"](*house["PICTURES"][name]), "run python docs/house.py"
+    if name == "house":
+        expected = {(a, b) for a in ALLOWED for b in imports(a) & set(ALLOWED)}
+        names = set(ALLOWED)
+    else:
+        files = {path.stem: path.read_text() for path in (ROOT / "layca_optax").glob("*.py")}
+        names = set(files) - {"__init__"}
+        expected = {(a, b) for a in names for b in re.findall(r"from layca_optax\.(\w+) import", files[a])}
+    assert set(re.findall(r"<text[^>]*>(\w+)<", picture)) == names, "give it a place in docs/house.py"
+    assert reachable(set(re.findall(r'id="(\w+)-(\w+)"', picture))) == reachable(expected)

@@ -128,7 +128,7 @@ def test_bad_input_is_refused():
     broken = {**GRADIENTS[0], "kernel": GRADIENTS[0]["kernel"].at[0, 0].set(jnp.nan)}
     with pytest.raises(ValueError, match="not finite at 'kernel'"):
         check_descent(optax.sgd(0.1), PARAMS, broken)
-    with pytest.raises(ValueError, match="outside of jit"):
+    with pytest.raises(ValueError, match="outside jit"):
         jax.jit(lambda params: check_descent(layca(), params, GRADIENTS[0]))(PARAMS)
 
 

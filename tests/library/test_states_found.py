@@ -118,7 +118,7 @@ def test_check_state_names_vectors_in_pieces_on_many_devices():
 def test_check_state_wants_a_state_of_layca_and_values():
     with pytest.raises(ValueError, match="nothing in this state is of layca; it holds ScaleByAdamState"):
         check_state(optax.adam(0.1).init(PARAMS))
-    with pytest.raises(ValueError, match="outside of jit"):
+    with pytest.raises(ValueError, match="outside jit"):
         jax.jit(check_state)(layca().init(PARAMS))
 
 

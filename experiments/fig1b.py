@@ -17,10 +17,12 @@ from sklearn.metrics import silhouette_score
 
 from experiments.claims import Claim, Finding
 from experiments.curves import panels
+from experiments.experiment import Experiment
 from experiments.results import Results, spread
 from experiments.runs import rounded
 from experiments.toy import (
     DATA,
+    PRESETS,
     SEEDS,
     TASK,
     Problem,
@@ -32,7 +34,6 @@ from experiments.toy import (
     source,
 )
 
-LOG = "fig1b"
 # Epochs between two looks, and test images.
 LOOKS = {"laptop": (10, 1000), "paper": (1, 5000)}
 
@@ -107,7 +108,6 @@ def draw(preset: str, results: Results) -> Figure:
     axis.fill_between(epochs, found.min(axis=0), found.max(axis=0), alpha=0.2)
     axis.set(xlabel="epoch", ylabel="Silhouette coefficient", ylim=(0, None))
     axis.margins(x=0)
-    axis.grid(alpha=0.3)
     return figure
 
 
@@ -118,6 +118,17 @@ def climbs(preset: str, results: Results) -> Finding:
     return Finding(f"from {spread(first)} to {spread(last)}", {"climb": last - first})
 
 
-def claims(preset: str) -> list[Claim]:
-    text = "Training the first layer alone improves its feedback (Silhouette)"
-    return [Claim(text, "from about .05 to about .3", partial(climbs, preset))]
+FIG1B = Experiment(
+    "fig1b",
+    log="fig1b",
+    runs=runs,
+    draw=draw,
+    claims=lambda preset: [
+        Claim(
+            "Training the first layer alone improves its feedback (Silhouette)",
+            "from about .05 to about .3",
+            partial(climbs, preset),
+        )
+    ],
+    presets=PRESETS,
+)

@@ -6,22 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments.log import RESULTS, Log, key
+from experiments.log import RESULTS, Line, Log, key
 from experiments.runs import Run
+from training.config import UsageError
 
-# Experiments on claims that the paper draws no figure of.
-CLAIMS = ("tuned", "batchnorm", "plateau-length", "projection", "adaptivity", "tangent", "rates")
-# fig3, fig5a and fig8 read fig2's log, fig9 and fig10 fig4's; fig6 needs no runs.
-LOGS = (
-    *("fig1a", "fig1b", "fig1c", "fig2", "fig4", "fig5b", "fig7"),
-    *CLAIMS,
-    *("tasks", "first"),
-)
+# A table of the README, whose runs no figure shows.
+TABLE = "pairs"
 # Reads a number off a logged line; `None` or NaN if it has none, as that of a run that was lost.
 Measure = Callable[[Mapping[str, Any]], float | None]
 
 
-class MissingRunError(Exception):
+class MissingRunError(UsageError):
     """A figure or table needs a run that no log has."""
 
 
@@ -34,9 +29,18 @@ class Results(Mapping[str, Any]):
 
     def __init__(self, preset: str, folder: Path = RESULTS) -> None:
         self.preset, self.folder = preset, folder
-        self._runs: dict[str, Any] = {}
-        for name in LOGS:
-            self._runs |= Log(preset, name, folder).read()
+        self._runs = self._read()
+
+    def _read(self) -> dict[str, Line]:
+        runs: dict[str, Line] = {}
+        for path in sorted((self.folder / self.preset).glob("*.jsonl")):
+            if path.stem != TABLE:
+                runs |= Log(self.preset, path.stem, self.folder).read()
+        return runs
+
+    def again(self) -> "Results":
+        """Reads the logs once more: other commands may have added to them."""
+        return type(self)(self.preset, self.folder)
 
     def __getitem__(self, key: str) -> Any:
         return self._runs[key]

@@ -73,7 +73,6 @@ def finish(
     data_dir: str | None,
 ) -> list[str]:
     """Has the runs that no log has done by jobs and logs them, once however many commands ask for one.
-    The folder of `executor` is in one that is called after where jobs run.
 
     Returns:
       A message for every run that failed; the next call tries these again.
@@ -82,7 +81,7 @@ def finish(
       UsageError: Slurm refuses the jobs.
       Interrupted: after Ctrl-C; local jobs have been ended, Slurm's are left.
     """
-    folder = Path(executor.folder).parent
+    folder = Path(executor.folder).parent  # it is called after where jobs run
     folder.mkdir(parents=True, exist_ok=True)
     local, lock = folder.name == "local", FileLock(folder / ".lock")  # for who looks, submits or logs
     with held(lock, f"another command with {folder.name} jobs"), tqdm(unit="run") as bar:

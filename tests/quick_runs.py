@@ -24,6 +24,9 @@ class Quick:
     def numbers(self):
         return {"program": "quick", "what": self.what, "seed": self.seed}
 
+    def program(self):
+        return ("quick",)
+
     def execute(self, data_dir):
         before = self.starts()
         with self.path().open("a") as file:

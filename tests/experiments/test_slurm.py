@@ -146,6 +146,17 @@ def test_the_result_of_another_run_is_not_logged(tmp_path, slurm, capsys):
     assert logged(tmp_path) == []
 
 
+def test_files_that_were_cut_short_cost_no_more_than_their_run(tmp_path, slurm):
+    run = Quick("works", 0, "")
+    assert command(tmp_path, [run], "--cluster", "slurm") == 0
+    (place,) = (tmp_path / "jobs" / "laptop" / "slurm").glob("*/12_submitted.pkl")
+    place.with_name("12_0_result.pkl").write_bytes(b"\x80\x05")
+    place.with_name("9_submitted.pkl").write_bytes(b"\x80\x05")
+    cluster.time.sleep = lambda seconds: end(tmp_path, "13", "success", found(run))
+    assert command(tmp_path, [run], "--cluster", "slurm") == 0
+    assert logged(tmp_path) == [0]
+
+
 def test_what_slurm_refuses_is_said(tmp_path, slurm, capsys):
     (slurm / "sbatch").write_text("#!/bin/sh\necho invalid partition >&2; exit 1\n")
     assert command(tmp_path, [Quick("works", 0, "")], "--cluster", "slurm") == 2

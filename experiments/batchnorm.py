@@ -27,13 +27,13 @@ def draw(preset: str, results: Results) -> Figure:
 
 def norm_keeps_layers_together(results: Results) -> Finding:
     both = list(SIDES.values())
-    accuracy, found = results.paired(both), turned(both, results)
-    (far, far_without), (uneven, uneven_without) = found.far.mean(axis=1), found.uneven.mean(axis=1)
+    accuracy = results.paired(both)
+    (far, far_without, uneven, uneven_without), parts = turned(both, results)
     ours = (
         f"mean distance {far:.2f} with and {far_without:.2f} without, deviation over layers {uneven:.2f} and"
         f" {uneven_without:.2f} of the mean, accuracy {spread(accuracy[0])} and {spread(accuracy[1])}"
     )
-    return Finding(ours, found.parts())
+    return Finding(ours, parts)
 
 
 BATCHNORM = Experiment(

@@ -1,7 +1,7 @@
 """Curves as the paper draws them: layer-wise angle deviation, training loss, accuracy."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -84,24 +84,16 @@ def unevenness(run: Mapping[str, Any]) -> float:
     return float(rotation.std() / rotation.mean())
 
 
-class Turned(NamedTuple):
-    """How far the layers of two sides turned, each `(sides, seeds)`.
+def turned(sides: Sequence[Sequence[Run]], results: Results) -> tuple[list[float], dict[str, np.ndarray]]:
+    """How far two sides turned their layers, and how evenly.
 
-    Attributes:
-      far: the mean distance over layers.
-      uneven: `unevenness`.
+    Returns:
+      The mean distance of both, then their unevenness; and the parts of the claim that the first one turns
+      its layers further, and more together.
     """
-
-    far: np.ndarray
-    uneven: np.ndarray
-
-    def parts(self) -> dict[str, np.ndarray]:
-        """Those of the claim that the first side turns its layers further than the second, and together."""
-        return {"further": self.far[0] - self.far[1], "more even": self.uneven[1] - self.uneven[0]}
-
-
-def turned(sides: Sequence[Sequence[Run]], results: Results) -> Turned:
-    return Turned(results.paired(sides, mean_rotation), results.paired(sides, unevenness))
+    far, uneven = (results.paired(sides, measure) for measure in (mean_rotation, unevenness))
+    parts = {"further": far[0] - far[1], "more even": uneven[1] - uneven[0]}
+    return [*far.mean(axis=1), *uneven.mean(axis=1)], parts
 
 
 def _floats(values: Sequence[float | None]) -> np.ndarray:

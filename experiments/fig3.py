@@ -31,13 +31,13 @@ def draw(preset: str, results: Results) -> Figure:
 
 
 def far_and_together(part: Part, results: Results) -> Finding:
-    found = turned([part.runs(layca=layca) for layca in SIDES.values()], results)
-    (far, sgd_far), (uneven, sgd_uneven) = found.far.mean(axis=1), found.uneven.mean(axis=1)
+    sides = [part.runs(layca=layca) for layca in SIDES.values()]
+    (far, sgd_far, uneven, sgd_uneven), parts = turned(sides, results)
     ours = (
         f"mean distance {far:.2f} against {sgd_far:.2f};"
         f" deviation over layers {uneven:.2f} against {sgd_uneven:.2f} of the mean"
     )
-    return Finding(ours, found.parts())
+    return Finding(ours, parts)
 
 
 FIG3 = Experiment(

@@ -39,13 +39,13 @@ def draw(preset: str, results: Results) -> Figure:
 
 def decay_rotates(part: Part, results: Results) -> Finding:
     both = list(sides(part).values())
-    accuracy, found = results.paired(both), turned(both, results)
-    (far, far_without), (uneven, uneven_without) = found.far.mean(axis=1), found.uneven.mean(axis=1)
+    accuracy = results.paired(both)
+    (far, far_without, uneven, uneven_without), parts = turned(both, results)
     ours = (
         f"{spread(accuracy[0])} against {spread(accuracy[1])}; mean distance {far:.2f} against"
         f" {far_without:.2f}, deviation over layers {uneven:.2f} against {uneven_without:.2f} of the mean"
     )
-    return Finding(ours, {**found.parts(), "accuracy": accuracy[0] - accuracy[1]})
+    return Finding(ours, {**parts, "accuracy": accuracy[0] - accuracy[1]})
 
 
 def layca_needs_none(part: Part, results: Results) -> Finding:

@@ -29,13 +29,18 @@ from experiments.fig7 import best, final
 from experiments.presets import SECTION5
 from experiments.results import MissingRunError, Results, spread
 from experiments.runs import Run, Training
-from experiments.variants import Language, variant
-from layca_optax import alpha_learning_rates, layca
+from experiments.variants import Language, variant, with_rates
+from layca_optax import layca
 from training.optimizer import DIRECTIONS
 
 # The authors' test accuracies with the projection and without, by alpha.
 PAPER = {-0.2: ".850, .828", 0.0: ".892, .850", 0.2: ".886, .825", 0.4: ".850, .711"}
 CHOICE_SEEDS, SEEDS = (10, 11), tuple(range(10))
+
+
+without_projection = with_rates(
+    lambda name, rates, depths: optax.chain(DIRECTIONS[name](), layca(rates, tangent=False))
+)
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,6 @@ class Unprojected(Training):
 
     def optimizer(self) -> Any:
         return without_projection
-
-
-def without_projection(
-    name: str, with_layca: bool, hparams: Any, depths: Any, schedule: optax.Schedule
-) -> optax.GradientTransformationExtraArgs:
-    """In the place of `make_optimizer`."""
-    assert with_layca
-    rates = alpha_learning_rates(lambda count: hparams.learning_rate * schedule(count), hparams.alpha, depths)
-    return optax.chain(DIRECTIONS[name](), layca(rates, tangent=False))
 
 
 def by_alpha(preset: str) -> dict[float, list[list[Training]]]:

@@ -21,7 +21,8 @@ from experiments.experiment import Experiment
 from experiments.log import key
 from experiments.results import MissingRunError, Results, spread
 from experiments.runs import Training, training
-from layca_optax import alpha_learning_rates, layca
+from experiments.variants import with_rates
+from layca_optax import layca
 from training.optimizer import DIRECTIONS
 
 DECAY = 0.1
@@ -56,15 +57,12 @@ class Decoupled(Training):
         return adamw
 
 
-def adamw(
-    name: str, with_layca: bool, numbers: Any, depths: Any, schedule: optax.Schedule
-) -> optax.GradientTransformationExtraArgs:
-    """In the place of `make_optimizer`."""
-    assert not with_layca
-    rates = alpha_learning_rates(lambda count: numbers.learning_rate * schedule(count), numbers.alpha, depths)
-    is_kernel = jax.tree.map(lambda depth: depth >= 0, depths)
-    decay = optax.add_decayed_weights(DECAY, mask=is_kernel)
+def _adamw(name: str, rates: Any, depths: Any) -> optax.GradientTransformationExtraArgs:
+    decay = optax.add_decayed_weights(DECAY, mask=jax.tree.map(lambda depth: depth >= 0, depths))
     return optax.chain(DIRECTIONS[name](), decay, layca(rates, rotate=lambda path, leaf: None))
+
+
+adamw = with_rates(_adamw)
 
 
 def run(task: str, method: str, seed: int, power: int | None = None, **flags: Any) -> Training:

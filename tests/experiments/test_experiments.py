@@ -12,7 +12,7 @@ import pytest
 import train
 from experiments import fig7, first, toy, tuned
 from experiments.__main__ import NAMES, main, summary
-from experiments.experiment import experiment, names_of
+from experiments.experiment import FIRST, experiment, names_of
 from experiments.log import RESULTS, Log, key
 from experiments.presets import PRESETS, SECTION5, SECTION6
 from experiments.results import MissingRunError, Results
@@ -101,7 +101,7 @@ def lost(found):
     return found
 
 
-@pytest.mark.parametrize("preset", ["laptop", "small"])
+@pytest.mark.parametrize("preset", [pytest.param("laptop", marks=pytest.mark.slow), "small"])
 @pytest.mark.parametrize("every", [1, 3])
 def test_tables_and_figures_bear_runs_that_were_lost(every, preset, tmp_path):
     def line_of(i, run):
@@ -128,6 +128,11 @@ def test_a_missing_run_is_named(full, tmp_path, capsys):
 def test_a_missing_log_is_an_error_that_names_a_run(tmp_path, capsys):
     assert main(["fig3", "--draw"], tmp_path, tmp_path) == 2
     assert '"task": "mnist5k-mlp"' in capsys.readouterr().err
+
+
+def test_experiments_are_found_and_come_in_the_order_of_the_paper():
+    # What is named in the order exists; one that is not comes last.
+    assert (*FIRST, "rotation-accuracy") == NAMES
 
 
 def test_a_missing_gpu_is_said_before_anything_is_written(tmp_path, monkeypatch, capsys):

@@ -53,6 +53,7 @@ class Ended(Training):
         return {**super().numbers(), "program": "ended"}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_ended_goes_on_and_is_logged_as_if_it_had_not_been(long, monkeypatch):
     config = training(**FLAGS).config
     with monkeypatch.context() as short:
@@ -74,6 +75,7 @@ def test_a_run_that_was_ended_goes_on_and_is_logged_as_if_it_had_not_been(long, 
     assert not unfinished(run).exists()
 
 
+@pytest.mark.slow
 def test_what_is_looked_at_survives_too(long, monkeypatch):
     config = training(**FLAGS, optimizer="adam", layca=False).config
     found = line(Shares(config), None)
@@ -112,6 +114,7 @@ def test_runs_on_other_data_are_not_added_to_a_log(monkeypatch, tmp_path):
     assert log.path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_data_go_to_the_device_once_for_runs_that_share_them(monkeypatch):
     runs._load.cache_clear()
     placed = []

@@ -104,6 +104,7 @@ def test_steps_are_those_that_are_trained():
     assert {rates.steps_of("mnist5k-mlp", length) for length in rates.BATCHES["mnist5k-mlp"]} == {384, 400}
 
 
+@pytest.mark.slow
 def test_a_variant_trains_and_is_logged_by_its_flags():
     found = line(variant("mnist5k-mlp", "muon", -3, 0, epochs=1, tangent=False), None)
     assert found["config"]["program"] == "variant"

@@ -4,50 +4,33 @@ Does the runs that the logs lack, appends them to `results/PRESET/*.jsonl` and d
 from the logs and from nothing else.
 """
 
+import os
+import shutil
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from data import DataError
+import train
 from data.catalog import hint
-from data.writing import FileError
+from data.writing import reraise_os_errors
 from experiments.claims import judged
-from experiments.cluster import JOBS, Cluster, ClusterError
-from experiments.cluster import finish as finish_by_jobs
+from experiments.experiment import experiment, experiments, names_of
 from experiments.log import RESULTS, Log, key
-from experiments.presets import LEFT_OUT
-from experiments.results import CLAIMS, MissingRunError, Results
-from experiments.runs import Run, by_program, finish
+from experiments.results import Results
+from experiments.runs import Run, by_program
+from experiments.work import finish, refuse_unwritable
 from training.config import UsageError
-from training.parallel import DeviceError, check_devices
-from training.run import Interrupted
+from training.parallel import check_devices
 
-FIGURES = Path(__file__).parent / "figures"
-# In the order of `all`: what others read comes first.
-NAMES = (
-    *(
-        "fig1a",
-        "fig1b",
-        "fig1c",
-        "fig6",
-        "fig7",
-        "fig2",
-        "fig3",
-        "fig5a",
-        "fig8",
-        "fig4",
-        "fig9",
-        "fig10",
-        "fig5b",
-    ),
-    *CLAIMS,
-    "rotation-accuracy",
-)
+FOLDER = Path(__file__).parent
+FIGURES, JOBS = FOLDER / "figures", FOLDER / "jobs"
+NAMES = tuple(experiments())
 _Switch = tyro.conf.FlagCreatePairsOff
 
 
@@ -74,37 +57,23 @@ class Flags:
     """With --cluster: how many jobs at once; 2 if they are local, as many as Slurm lets if not."""
     time_limit: int | None = None
     """With --cluster: minutes that a job may take, 240 if not given."""
+    debug: _Switch[bool] = False
+    """Show the traceback of an error."""
 
 
-def names_of(preset: str) -> list[str]:
-    """The names that a preset has runs for."""
-    return [name for name in NAMES if name not in LEFT_OUT[preset]]
-
-
-def experiment(name: str) -> Any:
-    """The module of a name: `LOG`, `runs(preset)`, `draw(preset, results)` and `claims(preset)`."""
-    return import_module(f"experiments.{name.replace('-', '_')}")
-
-
-def known(name: str, preset: str, results: Results, guess: bool = False) -> list[Run]:
-    """The runs of an experiment: where they choose learning rates, also those that follow from the choice."""
-    module = experiment(name)
-    return module.runs(preset) + (module.then(preset, results, guess) if hasattr(module, "then") else [])
-
-
-def listing(names: Iterable[str], preset: str, results: Results) -> str:
-    """A row an experiment: its runs, those that are done, its tasks, how long the others take."""
+def listing(names: Iterable[str], results: Results) -> str:
+    """A row per experiment: its runs, those that are done, its tasks, how long the others take."""
     lines = [f"{'name':15} {'log':15} {'runs':>5} {'done':>5} {'minutes left':>13}  data and network"]
     counted: set[str] = set()
     for name in names:
-        module = experiment(name)
-        runs = {key(run.numbers()): run for run in known(name, preset, results, guess=True)}
+        found = experiment(name)
+        runs = {key(run.numbers()): run for run in found.known(results, guess=True)}
         left = {key: run for key, run in runs.items() if key not in results and key not in counted}
         counted |= set(left)
         minutes = sum(_seconds(run, results) for run in left.values()) / 60
         done = sum(key in results for key in runs)
         tasks = ", ".join(dict.fromkeys(run.task() for run in runs.values())) or "-"
-        lines.append(f"{name:15} {module.LOG:15} {len(runs):5} {done:5} {minutes:13.1f}  {tasks}")
+        lines.append(f"{name:15} {found.log:15} {len(runs):5} {done:5} {minutes:13.1f}  {tasks}")
     lines.append(
         "Minutes are counted once, where runs are shared, and one run after the other: from logged runs"
     )
@@ -139,11 +108,11 @@ def dry_run(names: Iterable[str], preset: str) -> None:
         print("traced", *run.program(), flush=True)
 
 
-def summary(preset: str, results: Results) -> str:
+def summary(results: Results) -> str:
     """The table of claims that have runs; below it how many have none, and data that are not embedded."""
     lines, missing = ["| claim | command | paper | here | |", "|---|---|---|---|---|"], []
-    for name in names_of(preset):
-        for claim in experiment(name).claims(preset):
+    for name in names_of(results.preset):
+        for claim in experiment(name).claims(results.preset):
             ours, found = judged(claim, results)
             if found:
                 cells = claim.text, f"`python -m experiments {name}`", claim.paper, ours, found
@@ -158,28 +127,95 @@ def summary(preset: str, results: Results) -> str:
     return "\n".join(lines)
 
 
-def draw(name: str, preset: str, results: Results, figures: Path = FIGURES) -> Path:
-    path = figures / preset / f"{name}.png"
-    module = experiment(name)
-    figure = module.draw(preset, results)
-    if data := results.data(key(run.numbers()) for run in known(name, preset, results)):
+def draw(name: str, results: Results, path: Path) -> None:
+    """Draws the figure of an experiment, with a word about data that are not embedded."""
+    found = experiment(name)
+    figure = found.draw(results.preset, results)
+    if data := results.data(key(run.numbers()) for run in found.known(results)):
         figure.text(0.99, 0.005, data, ha="right", va="bottom", fontsize="x-small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    return path
+    with reraise_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=100)
 
 
-def by_jobs(names: Iterable[str], flags: Flags, found: Results, folder: Path) -> list[str]:
+def by_jobs(names: Iterable[str], flags: Flags, results: Results, jobs: Path) -> list[str]:
     """Has the missing runs of all experiments done by jobs at the same time; says which of them failed."""
-    assert flags.cluster is not None
-    cluster = Cluster(flags.cluster, flags.preset, at_once=flags.jobs, minutes=flags.time_limit, jobs=folder)
+    if find_spec("submitit") is None:
+        raise UsageError('--cluster needs submitit: pip install -e ".[cluster]"')
+    if flags.cluster == "slurm" and shutil.which("sbatch") is None:
+        raise UsageError("--cluster slurm: there is no sbatch on PATH; try --cluster local")
+    import submitit
+
+    from experiments import cluster
+
+    # A folder per command: the numbers of local jobs are those of processes, which come again.
+    folder = jobs / flags.preset / str(flags.cluster) / time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}")
+    executor = submitit.AutoExecutor(folder, flags.cluster, local_max_num_timeout=0, slurm_max_num_timeout=0)
+    executor.update_parameters(
+        name="layca",
+        timeout_min=flags.time_limit or 240,
+        slurm_gpus_per_node=1 if flags.preset == "paper" else None,
+        slurm_array_parallelism=flags.jobs or 1000,
+    )
     todo = [
-        (Log(flags.preset, experiment(name).LOG, found.folder), run)
-        for name in names
-        for run in known(name, flags.preset, found)
-        if key(run.numbers()) not in found
+        (Log(flags.preset, found.log, results.folder), run)
+        for found in map(experiment, names)
+        for run in found.known(results)
     ]
-    return finish_by_jobs(todo, found, cluster, flags.data_dir)
+    return cluster.finish(todo, results, executor, flags.jobs or 2, flags.data_dir)
+
+
+def asked(flags: Flags) -> list[str]:
+    """The names of the experiments that the command line asks for.
+
+    Raises:
+      UsageError: flags do not go together, or there is no such experiment.
+    """
+    if flags.name not in (choices := [*NAMES, "all", "summary"]):
+        near = hint(flags.name, choices)
+        raise UsageError(f"NAME must be one of {', '.join(choices)}, not {flags.name!r}.{near}")
+    names = names_of(flags.preset)
+    if flags.name in NAMES and flags.name not in names:
+        raise UsageError(f"preset {flags.preset} has no {flags.name}; another --preset has")
+    if flags.cluster is None and (flags.jobs, flags.time_limit) != (None, None):
+        raise UsageError("--jobs and --time-limit are for --cluster local and --cluster slurm")
+    for flag, value in (("--jobs", flags.jobs), ("--time-limit", flags.time_limit)):
+        if value is not None and value < 1:
+            raise UsageError(f"{flag} must be 1 or more, not {value}")
+    return names if flags.name in ("all", "summary") else [flags.name]
+
+
+def answer(flags: Flags, results: Path, figures: Path, jobs: Path) -> int:
+    """Does what the command line asks for. Returns the exit code."""
+    names, preset = asked(flags), flags.preset
+    paths = {name: figures / preset / f"{name}.png" for name in names}
+    if flags.dry_run:
+        dry_run(names if flags.name != "summary" else (), preset)
+        return 0
+    found = Results(preset, results)
+    if flags.name == "summary" or flags.list:
+        print(summary(found) if flags.name == "summary" else listing(names, found))
+        return 0
+    if not flags.draw:
+        for path in paths.values():
+            refuse_unwritable(path)
+        if flags.cluster is None:
+            check_devices()
+    # What follows from a choice is known only when its runs are done: everything is asked for twice.
+    for _ in range(0 if flags.draw or flags.cluster is None else 2):
+        if failed := by_jobs(names, flags, found, jobs):
+            for message in failed:
+                print(f"python -m experiments: error: {message}", file=sys.stderr)
+            return 1
+        found = found.again()
+    for name, path in paths.items():
+        for _ in range(0 if flags.draw or flags.cluster is not None else 2):
+            log = Log(preset, experiment(name).log, results)
+            finish(log, experiment(name).known(found), found, flags.data_dir)
+            found = found.again()
+        draw(name, found, path)
+        print(path)
+    return 0
 
 
 def main(
@@ -188,55 +224,13 @@ def main(
     figures: Path = FIGURES,
     jobs: Path = JOBS,
 ) -> int:
-    """The command line. Returns the exit code."""
-    flags = tyro.cli(Flags, args=arguments, prog="python -m experiments")
-    if flags.name not in (choices := [*NAMES, "all", "summary"]):
-        near = hint(flags.name, choices)
-        print(f"error: NAME must be one of {', '.join(choices)}, not {flags.name!r}.{near}", file=sys.stderr)
-        return 2
-    names = names_of(flags.preset) if flags.name == "all" else [flags.name]
-    if flags.name in LEFT_OUT[flags.preset]:
-        print(f"error: preset {flags.preset} has no {flags.name}; another --preset has", file=sys.stderr)
-        return 2
-    if flags.dry_run:
-        dry_run(names if flags.name != "summary" else (), flags.preset)
-        return 0
-    found = Results(flags.preset, results)
-    if flags.name == "summary":
-        print(summary(flags.preset, found))
-        return 0
-    if flags.list:
-        print(listing(names, flags.preset, found))
-        return 0
-    try:
-        if flags.cluster is None and (flags.jobs, flags.time_limit) != (None, None):
-            raise ClusterError("--jobs and --time-limit are for --cluster local and --cluster slurm")
-        if flags.cluster is None and not flags.draw:
-            check_devices()
-        if flags.cluster is not None and not flags.draw:
-            for _ in range(2):
-                failed = by_jobs(names, flags, found, jobs)
-                for message in failed:
-                    print(f"python -m experiments: error: {message}", file=sys.stderr)
-                if failed:
-                    return 1
-                found = Results(flags.preset, results)
-        for name in names:
-            # What follows from a choice is known only when its runs are done.
-            for _ in range(0 if flags.draw or flags.cluster is not None else 2):
-                log = Log(flags.preset, experiment(name).LOG, results)
-                finish(log, known(name, flags.preset, found), found, flags.data_dir)
-                found = Results(flags.preset, results)
-            print(draw(name, flags.preset, found, figures))
-    except Interrupted as reason:
-        print(reason)
-    except (MissingRunError, DataError, ClusterError, UsageError) as error:
-        print(f"python -m experiments: error: {error}", file=sys.stderr)
-        return 2
-    except (FileError, DeviceError) as error:
-        print(f"python -m experiments: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """The command line. Returns the exit code, as `train.main` does."""
+
+    def command() -> int:
+        flags = tyro.cli(Flags, args=arguments, prog="python -m experiments")
+        return answer(flags, results, figures, jobs)
+
+    return train.exit_code("python -m experiments", command, arguments)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Finding
 from experiments.curves import panels
+from experiments.experiment import Experiment
 from experiments.presets import NAMES, SECTION6, Part
 from experiments.results import Results, spread, without_lost
 from experiments.runs import Training, rounded
 
-LOG = "adaptivity"
 METHODS = ("rmsprop", "adam")
+SHARES = ("between_layers", "inside_layers")
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ class Shares(Training):
     def execute(self, data_dir: str | None) -> dict[str, Any]:
         def look(state: Any) -> dict[str, float | None]:
             parts = variances(jax.device_get(optax.tree.get(state.opt_state, "nu")))
-            return dict(zip(("between_layers", "inside_layers"), map(rounded, parts), strict=True))
+            return dict(zip(SHARES, map(rounded, parts), strict=True))
 
         records = self.records(data_dir, self.config.epochs, look=look)
-        seen = {name: [record[name] for record in records] for name in ("between_layers", "inside_layers")}
+        seen = {name: [record[name] for record in records] for name in SHARES}
         return {**self.summary(records, data_dir), **seen}
 
 
@@ -67,10 +68,7 @@ def shares(runs: list[Training], results: Results) -> np.ndarray:
     """The part of the variance that lies between layers, `(seeds, epochs)`; NaN where a run was lost."""
     lines = [results.of(run) for run in runs]
     epochs = min(len(line["between_layers"]) for line in lines)
-    between, inside = (
-        np.array([line[name][:epochs] for line in lines], float)
-        for name in ("between_layers", "inside_layers")
-    )
+    between, inside = (np.array([line[name][:epochs] for line in lines], float) for name in SHARES)
     return between / (between + inside)
 
 
@@ -82,7 +80,6 @@ def draw(preset: str, results: Results) -> Figure:
             found = shares(method(part, optimizer), results)
             axis.plot(np.arange(found.shape[1]) + 1, found.mean(axis=0), label=NAMES[optimizer])
         axis.set(title=part.task, xlabel="epoch", ylim=(0, 1))
-        axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("share between layers")
     axes[0, 0].legend()
     return figure
@@ -106,3 +103,6 @@ def claims(preset: str) -> list[Claim]:
         for part in SECTION6[preset]
         for optimizer in METHODS
     ]
+
+
+ADAPTIVITY = Experiment("adaptivity", log="adaptivity", runs=runs, draw=draw, claims=claims)

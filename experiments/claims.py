@@ -5,13 +5,14 @@ compares is paired by seed. A part is shown if there are at least five seeds and
 the mean over seeds, lies above 0; it is reversed if that lies below; otherwise it is not resolved.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from experiments.presets import Part
 from experiments.results import LostRunsError, MissingRunError, Results
 
 ENOUGH_SEEDS, CONFIDENCE, RESAMPLES = 5, 0.95, 100_000
@@ -41,6 +42,13 @@ class Claim(NamedTuple):
     text: str
     paper: str
     measure: Callable[[Results], Finding]
+
+
+def by_task(
+    parts: Iterable[Part], text: str, paper: str, measure: Callable[[Part, Results], Finding]
+) -> list[Claim]:
+    """The same claim of several tasks, of which `measure` takes the part as its first argument."""
+    return [Claim(f"{text}: {part.task}", paper, partial(measure, part)) for part in parts]
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

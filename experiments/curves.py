@@ -1,6 +1,6 @@
 """Curves as the paper draws them: layer-wise angle deviation, training loss, accuracy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,17 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from experiments.results import Results
+from experiments.runs import Run
+
 
 def panels(rows: int, columns: int, size: tuple[float, float] = (3.6, 2.9)) -> tuple[Figure, Any]:
     """A figure and its axes, an array of `rows` times `columns`; `size` is that of a panel, in inches."""
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+    return figure, axes
 
 
 def draw_rotation(axis: Axes, run: Mapping[str, Any]) -> None:
@@ -23,7 +29,26 @@ def draw_rotation(axis: Axes, run: Mapping[str, Any]) -> None:
         axis.plot(range(len(distances) + 1), _floats([0, *distances]), color=shade, linewidth=1.4)
     axis.set(ylim=(0, 1))
     axis.margins(x=0)
-    axis.grid(alpha=0.3)
+
+
+def rotation_panels(rows: Sequence[Mapping[str, Run]], results: Results) -> tuple[Figure, Any]:
+    """A figure with the rotation of every run, below its title, and its axes."""
+    figure, axes = panels(len(rows), len(rows[0]))
+    for line, row in zip(axes, rows, strict=True):
+        for axis, (title, run) in zip(line, row.items(), strict=True):
+            draw_rotation(axis, results.of(run))
+            axis.set_title(title)
+        line[0].set_ylabel("cosine distance")
+    layer_bar(figure, axes)
+    return figure, axes
+
+
+def draw_means(
+    axis: Axes, positions: Sequence[float], table: Iterable[Sequence[Run]], results: Results, **style: Any
+) -> None:
+    """Mean and standard deviation over seeds of the test accuracy, by position the runs of all seeds."""
+    found = [results.accuracies(runs) for runs in table]
+    axis.errorbar(positions, np.mean(found, 1), np.std(found, 1), **style)
 
 
 def draw_curve(axis: Axes, runs: Sequence[Mapping[str, Any]], name: str, **style: Any) -> None:
@@ -32,7 +57,6 @@ def draw_curve(axis: Axes, runs: Sequence[Mapping[str, Any]], name: str, **style
     values = np.mean([_floats(run["curves"][name][:length]) for run in runs], axis=0)
     epochs = np.flatnonzero(np.isfinite(values))
     axis.plot(epochs + 1, values[epochs], **style)
-    axis.grid(alpha=0.3)
 
 
 def shades(number: int) -> Any:
@@ -58,6 +82,18 @@ def unevenness(run: Mapping[str, Any]) -> float:
     """Standard deviation of `final_rotation` over layers by its mean; 0 if layers rotate together."""
     rotation = final_rotation(run)
     return float(rotation.std() / rotation.mean())
+
+
+def turned(sides: Sequence[Sequence[Run]], results: Results) -> tuple[list[float], dict[str, np.ndarray]]:
+    """How far two sides turned their layers, and how evenly.
+
+    Returns:
+      The mean distance of both, then their unevenness; and the parts of the claim that the first one turns
+      its layers further, and more together.
+    """
+    far, uneven = (results.paired(sides, measure) for measure in (mean_rotation, unevenness))
+    parts = {"further": far[0] - far[1], "more even": uneven[1] - uneven[0]}
+    return [*far.mean(axis=1), *uneven.mean(axis=1)], parts
 
 
 def _floats(values: Sequence[float | None]) -> np.ndarray:

@@ -15,24 +15,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import silhouette_score
 
+from experiments import toy
 from experiments.claims import Claim, Finding
 from experiments.curves import panels
+from experiments.experiment import Experiment
 from experiments.results import Results, spread
 from experiments.runs import rounded
-from experiments.toy import (
-    DATA,
-    SEEDS,
-    TASK,
-    Problem,
-    arrays,
-    descend,
-    initial_kernels,
-    logits,
-    shapes,
-    source,
-)
 
-LOG = "fig1b"
 # Epochs between two looks, and test images.
 LOOKS = {"laptop": (10, 1000), "paper": (1, 5000)}
 
@@ -52,7 +41,7 @@ class Feedback:
         return {"program": "feedback", **asdict(self)}
 
     def task(self) -> str:
-        return TASK
+        return toy.TASK
 
     def estimate(self) -> float:
         return 15
@@ -61,10 +50,10 @@ class Feedback:
         return ("feedback",)
 
     def execute(self, data_dir: str | None) -> dict[str, Any]:
-        inputs, labels, test_inputs, test_labels = arrays(self.data, self.seed, data_dir)
+        inputs, labels, test_inputs, test_labels = toy.arrays(self.data, self.seed, data_dir)
         test_inputs, test_labels = test_inputs[: self.test_images], test_labels[: self.test_images]
-        kernel, *behind = initial_kernels(self.seed)
-        problem = Problem(inputs @ inputs.T, inputs @ kernel, labels, behind, None)
+        kernel, *behind = kernels = toy.initial_kernels(self.seed)
+        problem = toy.make_problem(kernels, inputs, labels, frozen=False)
         gradients, found = jnp.zeros_like(problem.initial), []
         for epoch in range(0, self.epochs + 1, self.every):
             outputs = test_inputs @ kernel - self.learning_rate * (test_inputs @ inputs.T) @ gradients
@@ -72,10 +61,10 @@ class Feedback:
             found.append(rounded(float(silhouette_score(seen, test_labels, metric="cosine"))))
             if epoch < self.epochs:
                 gradients = steps(problem, gradients, self.learning_rate, self.every)
-        return {"silhouette": found, **source(self.data, data_dir)}
+        return {"silhouette": found, **toy.source(self.data, data_dir)}
 
     def trace(self) -> None:
-        problem = shapes(layer=0, frozen=False)
+        problem = toy.shapes(layer=0, frozen=False)
         jax.eval_shape(partial(steps, rho=self.learning_rate, number=self.every), problem, problem.initial)
 
 
@@ -84,19 +73,21 @@ def feedback(behind: list[jax.Array], outputs: jax.Array, labels: jax.Array) -> 
     """The gradient of each image's loss with respect to the layer's output (after its ReLU)."""
 
     def loss(after_relu: jax.Array) -> jax.Array:
-        log_softmax = jax.nn.log_softmax(logits(behind[1:], after_relu @ behind[0]))
+        log_softmax = jax.nn.log_softmax(toy.logits(behind[1:], after_relu @ behind[0]))
         return -jnp.sum(jnp.take_along_axis(log_softmax, labels[:, None], axis=1))
 
     return jax.grad(loss)(jax.nn.relu(outputs))
 
 
 @partial(jax.jit, static_argnames=("rho", "number"))
-def steps(problem: Problem, gradients: jax.Array, rho: float, number: int) -> jax.Array:
-    return jax.lax.fori_loop(0, number, lambda _, gradients: descend(problem, gradients, rho)[0], gradients)
+def steps(problem: toy.Problem, gradients: jax.Array, rho: float, number: int) -> jax.Array:
+    return jax.lax.fori_loop(
+        0, number, lambda _, gradients: toy.descend(problem, gradients, rho)[0], gradients
+    )
 
 
 def runs(preset: str) -> list[Feedback]:
-    return [Feedback(DATA[preset], seed, *LOOKS[preset]) for seed in SEEDS]
+    return [Feedback(toy.DATA[preset], seed, *LOOKS[preset]) for seed in toy.SEEDS]
 
 
 def draw(preset: str, results: Results) -> Figure:
@@ -107,7 +98,6 @@ def draw(preset: str, results: Results) -> Figure:
     axis.fill_between(epochs, found.min(axis=0), found.max(axis=0), alpha=0.2)
     axis.set(xlabel="epoch", ylabel="Silhouette coefficient", ylim=(0, None))
     axis.margins(x=0)
-    axis.grid(alpha=0.3)
     return figure
 
 
@@ -118,6 +108,17 @@ def climbs(preset: str, results: Results) -> Finding:
     return Finding(f"from {spread(first)} to {spread(last)}", {"climb": last - first})
 
 
-def claims(preset: str) -> list[Claim]:
-    text = "Training the first layer alone improves its feedback (Silhouette)"
-    return [Claim(text, "from about .05 to about .3", partial(climbs, preset))]
+FIG1B = Experiment(
+    "fig1b",
+    log="fig1b",
+    runs=runs,
+    draw=draw,
+    claims=lambda preset: [
+        Claim(
+            "Training the first layer alone improves its feedback (Silhouette)",
+            "from about .05 to about .3",
+            partial(climbs, preset),
+        )
+    ],
+    presets=toy.PRESETS,
+)

@@ -3,52 +3,52 @@
 Layca turns most layers far and together; SGD turns them less and each by another amount.
 """
 
-from functools import partial
-
 from matplotlib.figure import Figure
 
-from experiments.claims import Claim, Finding
-from experiments.curves import draw_rotation, layer_bar, mean_rotation, panels, unevenness
+from experiments.claims import Finding, by_task
+from experiments.curves import rotation_panels, turned
+from experiments.experiment import Experiment
 from experiments.presets import SECTION5, Part
 from experiments.results import Results
 from experiments.runs import Training
 
-LOG = "fig2"
+SIDES = {"Layca": True, "SGD": False}
 
 
 def runs(preset: str) -> list[Training]:
-    return [run for part in SECTION5[preset] for layca in (True, False) for run in part.runs(layca=layca)]
+    return [run for part in SECTION5[preset] for layca in SIDES.values() for run in part.runs(layca=layca)]
 
 
 def draw(preset: str, results: Results) -> Figure:
-    parts = SECTION5[preset]
-    figure, axes = panels(2, len(parts))
-    for row, layca in zip(axes, (True, False), strict=True):
-        for axis, part in zip(row, parts, strict=True):
-            draw_rotation(axis, results.of(part.runs(layca=layca)[0]))
-            axis.set(title=f"{part.task}, {'Layca' if layca else 'SGD'}")
-        row[0].set_ylabel("cosine distance")
+    rows = [
+        {f"{part.task}, {side}": part.runs(layca=layca)[0] for part in SECTION5[preset]}
+        for side, layca in SIDES.items()
+    ]
+    figure, axes = rotation_panels(rows, results)
     for axis in axes[-1]:
         axis.set_xlabel("epoch")
-    layer_bar(figure, axes)
     return figure
 
 
 def far_and_together(part: Part, results: Results) -> Finding:
-    sides = [part.runs(layca=layca) for layca in (True, False)]
-    (far, sgd_far), (uneven, sgd_uneven) = (
-        results.paired(sides, read) for read in (mean_rotation, unevenness)
-    )
+    sides = [part.runs(layca=layca) for layca in SIDES.values()]
+    (far, sgd_far, uneven, sgd_uneven), parts = turned(sides, results)
     ours = (
-        f"mean distance {far.mean():.2f} against {sgd_far.mean():.2f};"
-        f" deviation over layers {uneven.mean():.2f} against {sgd_uneven.mean():.2f} of the mean"
+        f"mean distance {far:.2f} against {sgd_far:.2f};"
+        f" deviation over layers {uneven:.2f} against {sgd_uneven:.2f} of the mean"
     )
-    return Finding(ours, {"further": far - sgd_far, "more even": sgd_uneven - uneven})
+    return Finding(ours, parts)
 
 
-def claims(preset: str) -> list[Claim]:
-    text = "Layca turns layers further than SGD, and together"
-    return [
-        Claim(f"{text}: {part.task}", "curves only", partial(far_and_together, part))
-        for part in SECTION5[preset]
-    ]
+FIG3 = Experiment(
+    "fig3",
+    log="fig2",
+    runs=runs,
+    draw=draw,
+    claims=lambda preset: by_task(
+        SECTION5[preset],
+        "Layca turns layers further than SGD, and together",
+        "curves only",
+        far_and_together,
+    ),
+)

@@ -3,25 +3,17 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.claims import Claim
 from experiments.curves import panels, shades
+from experiments.experiment import Experiment
 from experiments.presets import ALPHAS
 from experiments.results import Results
-from experiments.runs import Run
 from layca_optax import alpha_multipliers
 
-LOG = "fig2"
 # As many as c10-cnn1 has.
 LAYERS = 25
 
 
-def runs(preset: str) -> list[Run]:
-    del preset
-    return []
-
-
 def draw(preset: str, results: Results) -> Figure:
-    del preset, results
     figure, ((axis,),) = panels(1, 1, size=(4.5, 3.2))
     sizes = sorted({abs(alpha) for alpha in ALPHAS})
     for size, shade in zip(sizes, shades(len(sizes)), strict=True):
@@ -29,11 +21,8 @@ def draw(preset: str, results: Results) -> Figure:
             multipliers = np.asarray(alpha_multipliers(alpha, LAYERS))
             axis.plot(multipliers, color=shade, label=f"|α| = {size:g}" if alpha == size else None)
     axis.set(xlabel="layer", ylabel="factor of the learning rate", xlim=(0, LAYERS - 1))
-    axis.grid(alpha=0.3)
     axis.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
 
 
-def claims(preset: str) -> list[Claim]:
-    del preset
-    return []
+FIG6 = Experiment("fig6", log="fig2", draw=draw)

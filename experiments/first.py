@@ -13,22 +13,22 @@ from typing import Literal
 
 import tyro
 
-from data import DataError
-from experiments.__main__ import experiment, names_of
+import train
+from experiments.experiment import experiment, names_of
 from experiments.fig5b import WEIGHT_DECAY
 from experiments.log import RESULTS, Log, key
 from experiments.presets import SECTION5, SECTION6
 from experiments.results import Results
-from experiments.runs import Training, finish, training
+from experiments.runs import Run, training
+from experiments.work import finish
 from training.config import UsageError
-from training.run import Interrupted
 
 LOG = "first"
 SEEDS = (0, 1)
 SMALL_FIRST = ("tuned", "fig7", "fig2", "fig4")
 
 
-def runs(preset: str) -> list[Training]:
+def runs(preset: str) -> list[Run]:
     """Layca against SGD without a choice of layers, with one, with L2, and against Adam.
 
     In `small` first against all that is tuned, seed by seed.
@@ -58,9 +58,9 @@ def runs(preset: str) -> list[Training]:
 def log_of(preset: str) -> dict[str, str]:
     """The name of the log of every run that belongs to an experiment."""
     logs: dict[str, str] = {}
-    for module in map(experiment, names_of(preset)):
-        for run in module.runs(preset):
-            logs.setdefault(key(run.numbers()), module.LOG)
+    for found in map(experiment, names_of(preset)):
+        for run in found.runs(preset):
+            logs.setdefault(key(run.numbers()), found.log)
     return logs
 
 
@@ -76,28 +76,25 @@ class Flags:
     """Folder of the presets' logs."""
     share: tuple[int, int] = (0, 1)
     """Which part of how many: 0 2 does every other run and leaves the rest to another process, 1 2."""
+    debug: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Show the traceback of an error."""
+
+
+def answer(flags: Flags) -> None:
+    """Does what the command line asks for."""
+    part, parts = flags.share
+    if not 0 <= part < parts:
+        raise UsageError(f"--share must be PART PARTS with 0 <= PART < PARTS, not {part} {parts}")
+    logs, results = log_of(flags.preset), flags.results.expanduser()
+    for run in runs(flags.preset)[part::parts]:
+        log = Log(flags.preset, logs.get(key(run.numbers()), LOG), results)
+        finish(log, [run], Results(flags.preset, results), flags.data_dir)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns the exit code."""
-    flags = tyro.cli(Flags, args=arguments, prog="python -m experiments.first")
-    part, parts = flags.share
-    if not 0 <= part < parts:
-        print(
-            f"error: --share must be PART PARTS with 0 <= PART < PARTS, not {part} {parts}", file=sys.stderr
-        )
-        return 2
-    logs, results = log_of(flags.preset), flags.results.expanduser()
-    try:
-        for run in runs(flags.preset)[part::parts]:
-            log = Log(flags.preset, logs.get(key(run.numbers()), LOG), results)
-            finish(log, [run], Results(flags.preset, results), flags.data_dir)
-    except Interrupted as reason:
-        print(reason)
-    except (DataError, UsageError) as error:
-        print(f"python -m experiments.first: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """The command line. Returns the exit code, as `train.main` does."""
+    program = "python -m experiments.first"
+    return train.exit_code(program, lambda: answer(tyro.cli(Flags, args=arguments, prog=program)), arguments)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,14 @@ from matplotlib.figure import Figure
 
 import train
 from experiments.claims import Claim, Finding, slope
-from experiments.curves import panels
+from experiments.curves import draw_means, panels
+from experiments.experiment import Experiment
 from experiments.fig2 import STYLES
-from experiments.presets import SECTION5, Part
+from experiments.presets import SECTION5
 from experiments.results import Results
 from experiments.runs import Training
-from training.config import Config
 from training.optimizer import drop_schedule, make_optimizer
 
-LOG = "plateau-length"
 WAITS = {"laptop": (6, 12, 24, 48, 96, 192), "small": (5, 20, 80), "paper": (10, 20, 40, 80, 160)}
 # Epochs after each of two drops.
 AFTER = {"laptop": 6, "small": 5, "paper": 10}
@@ -59,10 +58,8 @@ def _dropping(wait: int, after: int, steps_per_epoch: int) -> Any:
 
 
 def waiting(preset: str, wait: int, layca: bool) -> list[Training]:
-    part: Part = SECTION5[preset][0]
-    after = AFTER[preset]
-    configs: list[Config] = [run.config for run in part.runs(layca=layca)]
-    return [Waiting(replace(config, epochs=wait + 2 * after), wait, after) for config in configs]
+    after, runs = AFTER[preset], SECTION5[preset][0].runs(layca=layca)
+    return [Waiting(replace(run.config, epochs=wait + 2 * after), wait, after) for run in runs]
 
 
 def runs(preset: str) -> list[Training]:
@@ -72,14 +69,11 @@ def runs(preset: str) -> list[Training]:
 def draw(preset: str, results: Results) -> Figure:
     figure, ((axis,),) = panels(1, 1, size=(4.5, 3.2))
     for layca, (label, color, marker) in STYLES.items():
-        found = [results.accuracies(waiting(preset, wait, layca)) for wait in WAITS[preset]]
-        axis.errorbar(
-            WAITS[preset], np.mean(found, 1), np.std(found, 1), color=color, marker=marker, label=label
-        )
+        table = [waiting(preset, wait, layca) for wait in WAITS[preset]]
+        draw_means(axis, WAITS[preset], table, results, color=color, marker=marker, label=label)
     axis.set(xlabel="epochs before the learning rate drops", ylabel="test accuracy", xscale="log")
     axis.set_xticks(WAITS[preset], labels=[str(wait) for wait in WAITS[preset]])
     axis.minorticks_off()
-    axis.grid(alpha=0.3)
     axis.legend()
     return figure
 
@@ -102,3 +96,6 @@ def claims(preset: str) -> list[Claim]:
         )
         for layca, (label, _, _) in STYLES.items()
     ]
+
+
+PLATEAU_LENGTH = Experiment("plateau-length", log="plateau-length", runs=runs, draw=draw, claims=claims)

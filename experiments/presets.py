@@ -11,13 +11,6 @@ from typing import NamedTuple
 from experiments.runs import Training, training
 
 PRESETS = ("laptop", "small", "paper")
-# What a preset leaves out. Figure 1 and batch-norm are as small in `laptop`; the last three take more runs
-# than anybody has done at the paper's size.
-LEFT_OUT = {
-    "laptop": (),
-    "small": ("fig1a", "fig1b", "fig1c", "batchnorm"),
-    "paper": ("tuned", "tangent", "rates"),
-}
 ALPHAS = (-0.8, -0.6, -0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 # Without memory and with momentum: non-adaptive; then the adaptive ones.
 OPTIMIZERS = ("sgd", "sgd_amom", "rmsprop", "adagrad", "adam")

@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.claims import Claim
 from experiments.curves import panels
+from experiments.experiment import Experiment
 from experiments.results import Results
 from experiments.runs import Run
 from experiments.variants import Language, Variant, variant
 
-LOG = "rates"
 BASES = ("sgd", "momentum", "adam", "muon")
 POWERS = range(-6, 0)
 SEEDS = (10, 11)
@@ -128,12 +127,9 @@ def draw(preset: str, results: Results) -> Figure:
                 place = steps_of(network, task_length), power
                 axis.annotate(f"batch {task_length.batch_size}", place, fontsize="x-small")
         axis.set(title=network, xscale="log", xlabel="steps")
-        axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
     axes[0, 0].set_ylabel("best rate, power of 3")
     return figure
 
 
-def claims(preset: str) -> list[Claim]:
-    del preset
-    return []
+RATES = Experiment("rates", log="rates", runs=runs, draw=draw, presets=tuple(TASKS))

@@ -6,22 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments.log import RESULTS, Log, key
+from experiments.log import RESULTS, Line, Log, key
 from experiments.runs import Run
+from training.config import UsageError
 
-# Experiments on claims that the paper draws no figure of.
-CLAIMS = ("tuned", "batchnorm", "plateau-length", "projection", "adaptivity", "tangent", "rates")
-# fig3, fig5a and fig8 read fig2's log, fig9 and fig10 fig4's; fig6 needs no runs.
-LOGS = (
-    *("fig1a", "fig1b", "fig1c", "fig2", "fig4", "fig5b", "fig7"),
-    *CLAIMS,
-    *("tasks", "first"),
-)
+# A table of the README, whose runs no figure shows.
+TABLE = "pairs"
 # Reads a number off a logged line; `None` or NaN if it has none, as that of a run that was lost.
 Measure = Callable[[Mapping[str, Any]], float | None]
 
 
-class MissingRunError(Exception):
+class MissingRunError(UsageError):
     """A figure or table needs a run that no log has."""
 
 
@@ -29,23 +24,23 @@ class LostRunsError(Exception):
     """What a table needs is logged, but no seed of it has finished, finite runs that can be compared."""
 
 
-class Results(Mapping[str, Any]):
+class Results(dict[str, Line]):
     """All finished runs of a preset by `key`, in whichever log they stand."""
 
     def __init__(self, preset: str, folder: Path = RESULTS) -> None:
         self.preset, self.folder = preset, folder
-        self._runs: dict[str, Any] = {}
-        for name in LOGS:
-            self._runs |= Log(preset, name, folder).read()
+        super().__init__(self._read())
 
-    def __getitem__(self, key: str) -> Any:
-        return self._runs[key]
+    def _read(self) -> dict[str, Line]:
+        runs: dict[str, Line] = {}
+        for path in sorted((self.folder / self.preset).glob("*.jsonl")):
+            if path.stem != TABLE:
+                runs |= Log(self.preset, path.stem, self.folder).read()
+        return runs
 
-    def __iter__(self) -> Any:
-        return iter(self._runs)
-
-    def __len__(self) -> int:
-        return len(self._runs)
+    def again(self) -> "Results":
+        """Reads the logs once more: other commands may have added to them."""
+        return type(self)(self.preset, self.folder)
 
     def of(self, run: Run) -> dict[str, Any]:
         """The logged line of a run.
@@ -54,12 +49,12 @@ class Results(Mapping[str, Any]):
           MissingRunError: it is not there.
         """
         name = key(run.numbers())
-        if name not in self._runs:
+        if name not in self:
             raise MissingRunError(f"no log in {self.folder / self.preset} has the run {name}")
-        return self._runs[name]
+        return self[name]
 
     def has(self, run: Run) -> bool:
-        return key(run.numbers()) in self._runs
+        return key(run.numbers()) in self
 
     def paired(self, sides: Sequence[Sequence[Run]], measure: Measure | None = None) -> np.ndarray:
         """A measure of runs, test accuracy if no other, of shape `(sides, seeds)`.
@@ -75,7 +70,7 @@ class Results(Mapping[str, Any]):
           MissingRunError: there is no seed of which all sides are logged.
           LostRunsError: there is none with finite values.
         """
-        read = measure or value_of("test_accuracy")
+        read = measure or (lambda line: line.get("test_accuracy"))
         values = np.array([[read(line) for line in seed] for seed in self.lines(sides)], float)
         return without_lost(values).T
 
@@ -89,7 +84,7 @@ class Results(Mapping[str, Any]):
         """What the logged ones of these runs were trained on, by task; nothing of embedded data."""
         found: dict[str, set[str]] = {}
         for name in keys:
-            line = self._runs.get(name, {})
+            line = self.get(name, {})
             if "data" in line:
                 of = line["config"].get("task", line["config"].get("data"))
                 found.setdefault(of, set()).add(line["data"]["name"])
@@ -110,11 +105,6 @@ def without_lost(values: np.ndarray) -> np.ndarray:
     if not len(kept):
         raise LostRunsError
     return kept
-
-
-def value_of(name: str) -> Measure:
-    """Reads a field of a line."""
-    return lambda line: line.get(name)
 
 
 def spread(values: Iterable[float]) -> str:

@@ -6,7 +6,6 @@ images, whatever their optimizer, learning rate, alpha and length. Colours tell 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from experiments.claims import Claim, Finding
+from experiments.claims import Finding, by_task
 from experiments.curves import final_rotation, panels
+from experiments.experiment import Experiment
 from experiments.fig2 import STYLES, trained
-from experiments.presets import SECTION5, SECTION6
+from experiments.presets import SECTION5, SECTION6, Part
 from experiments.results import LostRunsError, MissingRunError, Results
-from experiments.runs import Run
 
-LOG = "fig2"
 # What a point's position is read off: the final distances of all layers.
 SUMMARIES: Mapping[str, Callable[[np.ndarray], float]] = {"mean": np.mean, "smallest": np.min}
 COLORS = ScalarMappable(Normalize(-7, 2), "viridis")
@@ -30,13 +28,9 @@ COLORS = ScalarMappable(Normalize(-7, 2), "viridis")
 ENOUGH_RUNS = 8
 
 
-def runs(preset: str) -> list[Run]:
-    del preset
-    return []
-
-
-def tasks(preset: str) -> list[str]:
-    return list(dict.fromkeys(part.task for part in (*SECTION5[preset], *SECTION6[preset])))
+def parts(preset: str) -> list[Part]:
+    """One per task."""
+    return list({part.task: part for part in (*SECTION5[preset], *SECTION6[preset])}.values())
 
 
 def lines_of(task: str, results: Results) -> list[Mapping[str, Any]]:
@@ -48,7 +42,7 @@ def lines_of(task: str, results: Results) -> list[Mapping[str, Any]]:
 
 
 def draw(preset: str, results: Results) -> Figure:
-    names = tasks(preset)
+    names = [part.task for part in parts(preset)]
     figure, axes = panels(len(SUMMARIES), len(names))
     for column, task in zip(axes.T, names, strict=True):
         lines = lines_of(task, results)
@@ -65,7 +59,6 @@ def draw(preset: str, results: Results) -> Figure:
                     distances[chosen], accuracies[chosen], c=colors, marker=marker, s=14, label=label
                 )
             axis.set(title=task, xlabel=f"cosine distance, {name} layer")
-            axis.grid(alpha=0.3)
     for row in axes:
         row[0].set_ylabel("test accuracy")
     axes[0, 0].legend()
@@ -91,18 +84,20 @@ def correlations(lines: Sequence[Mapping[str, Any]], summary: Callable[[np.ndarr
     return np.array(found)
 
 
-def predicts(task: str, results: Results) -> Finding:
-    lines = lines_of(task, results)
-    parts = {name: correlations(lines, summary) for name, summary in SUMMARIES.items()}
-    return Finding(f"rank correlation over {len(lines)} runs, by seed", parts)
+def predicts(part: Part, results: Results) -> Finding:
+    lines = lines_of(part.task, results)
+    found = {name: correlations(lines, summary) for name, summary in SUMMARIES.items()}
+    return Finding(f"rank correlation over {len(lines)} runs, by seed", found)
 
 
-def claims(preset: str) -> list[Claim]:
-    return [
-        Claim(
-            f"The further layers turned (mean, smallest), the better the test accuracy: {task}",
-            "the successor's claim",
-            partial(predicts, task),
-        )
-        for task in tasks(preset)
-    ]
+ROTATION_ACCURACY = Experiment(
+    "rotation-accuracy",
+    log="fig2",
+    draw=draw,
+    claims=lambda preset: by_task(
+        parts(preset),
+        "The further layers turned (mean, smallest), the better the test accuracy",
+        "the successor's claim",
+        predicts,
+    ),
+)

@@ -1,39 +1,30 @@
 """Runs: independent, each named by its configuration, done once and logged."""
 
-import os
-import shutil
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 import train
-from data import DataError
-from experiments.log import Log, key
+from experiments.log import key
 from models import pure
 from training.config import Config, Flags
 from training.optimizer import make_optimizer
-from training.parallel import Placed, matmul_precision, place, warn_of_idle_gpu
+from training.parallel import Placed, place
 from training.run import Session
 from training.run_folder import RunFolder, final_accuracy
 from training.step import train_step
 from training.tasks import stop_reason
 
 DIGITS = 5
-FOLDER = Path(__file__).parent
 # Runs of tasks that take longer than this many seconds save their state there, every tenth of their epochs.
-UNFINISHED, LONG = FOLDER / "unfinished", 60
-# What accelerators compiled, for all processes that do runs.
-COMPILED = FOLDER / "compiled"
+UNFINISHED, LONG = Path(__file__).parent / "unfinished", 60
 # For `--list` where nothing is logged: measured on two idle cores for the embedded tasks, for the others a
 # guess for one accelerator.
 SECONDS_PER_EPOCH = {
@@ -166,102 +157,9 @@ def training(**flags: Any) -> Training:
     return Training(Flags(**flags).resolved())
 
 
-def finish(log: Log, runs: Sequence[Run], done: Mapping[str, Any], data_dir: str | None = None) -> None:
-    """Does those of `runs` that are not `done`, and adds them to the log one by one.
-
-    Raises:
-      DataError: runs that are done were on other data than those in `data_dir`.
-    """
-    missing = [run for run in runs if key(run.numbers()) not in done]
-    if missing:
-        prepare_device()
-        warn_of_idle_gpu()
-    for run in tqdm(by_program(missing), desc=log.path.stem, unit="run", disable=not missing):
-        if isinstance(run, Training):
-            refuse_other_data(run, done, data_dir)
-        log.append(line(run, data_dir))
-        shutil.rmtree(unfinished(run), ignore_errors=True)
-
-
-def line(run: Run, data_dir: str | None) -> dict[str, Any]:
-    """Does a run and returns its line of the log."""
-    started = time.perf_counter()
-    # Runs of a layer or two are cheap.
-    precision = matmul_precision() if isinstance(run, Training) else "float32"
-    with jax.default_matmul_precision(precision):
-        found = run.execute(data_dir)
-    # Of a run that was cut, the epochs before count too.
-    seconds = max(time.perf_counter() - started, found.get("seconds", 0.0))
-    return {
-        "config": run.numbers(),
-        "device": train.all_devices().describe(),
-        "matmul_precision": precision,
-        **found,
-        "seconds": round(seconds, 1),
-        "versions": {package: version(package) for package in ("jax", "optax", "flax")},
-    }
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run as submitit calls it. On this machine it keeps to its share of the cores and to one GPU.
-
-    Attributes:
-      run: the run.
-      data_dir: folder of datasets that are not embedded.
-      cores: those that it keeps to; none on a cluster, which sees to that.
-      gpu: the one that it keeps to, as `CUDA_VISIBLE_DEVICES` names it, if there is any.
-    """
-
-    run: Run
-    data_dir: str | None
-    cores: tuple[int, ...] = ()
-    gpu: str | None = None
-
-    def __call__(self) -> dict[str, Any]:
-        if self.cores:
-            os.sched_setaffinity(0, self.cores)  # before jax starts a thread per core
-        if self.gpu is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = self.gpu  # submitit hides all of them from local jobs
-        prepare_device()
-        return line(self.run, self.data_dir)
-
-    def checkpoint(self) -> Any:
-        """Returns what submitit queues after a preemption: the same run, which goes on where it was."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
-
-
 def unfinished(run: Run) -> Path:
     """The folder in which a run that takes long keeps its states until it is logged."""
     return UNFINISHED / sha256(key(run.numbers()).encode()).hexdigest()[:16]
-
-
-def prepare_device() -> None:
-    """Lets several processes do runs on one accelerator and compile each program once between them."""
-    # Read when jax starts its backend. By default each process takes 75 % of the memory for itself.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    # Not on processors: what one of them compiled may not run on another that shares the folder.
-    given = jax.config.jax_compilation_cache_dir  # pyrefly: ignore[missing-attribute]
-    if given is None and jax.default_backend() != "cpu":
-        jax.config.update("jax_compilation_cache_dir", str(COMPILED))
-
-
-def refuse_other_data(run: Training, done: Mapping[str, Any], data_dir: str | None) -> None:
-    """Raises `DataError` if runs of a task are done on other data than this one would be."""
-    source = load(run.config, data_dir).source
-    for other in done.values():
-        name = other.get("data", {}).get("name")
-        if (
-            source is not None
-            and other["config"].get("task") == run.task()
-            and name not in (None, source.name)
-        ):
-            raise DataError(
-                f"there are logs of {run.task()} on {name}, and the data here are {source.name}: move those"
-                " logs away, or name the other data's folder with --data-dir"
-            )
 
 
 def by_program(runs: Iterable[Run]) -> list[Run]:

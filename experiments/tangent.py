@@ -1,6 +1,8 @@
-"""Layca with the projection of its step and without (which is Hyperball), each at the best of its rates.
+"""Layca with the projection of its step on the tangent of the sphere, and without (which is Hyperball).
 
-No figure in the paper, which has only `projection`, at one rate for both. Written down before the runs:
+No figures in the paper. `projection` has the paper's comparison, at one rate for both and several alphas; the
+authors' values are those of c10-cnn1. `tangent` has each at the best of its rates. Written down before its
+runs:
 
 - Target: test accuracy, or the loss on held-out text. Each cell (network and base) has its own rates.
 - Rates: five powers of 3, two seeds; the best by held-out images or text, of equal ones that with the better
@@ -12,21 +14,81 @@ On SGD and the MLP there is a third variant, the geodesic, which turns by the ra
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import optax
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Finding, interval
-from experiments.curves import panels
+from experiments.curves import draw_means, panels
+from experiments.experiment import Experiment
 from experiments.fig7 import best, final
-from experiments.results import MissingRunError, Results
-from experiments.runs import Run
-from experiments.variants import Language, variant
+from experiments.presets import SECTION5
+from experiments.results import MissingRunError, Results, spread
+from experiments.runs import Run, Training
+from experiments.variants import Language, variant, with_rates
+from layca_optax import layca
+from training.optimizer import DIRECTIONS
 
-LOG = "tangent"
+# The authors' test accuracies with the projection and without, by alpha.
+PAPER = {-0.2: ".850, .828", 0.0: ".892, .850", 0.2: ".886, .825", 0.4: ".850, .711"}
 CHOICE_SEEDS, SEEDS = (10, 11), tuple(range(10))
+
+
+without_projection = with_rates(
+    lambda name, rates, depths: optax.chain(DIRECTIONS[name](), layca(rates, tangent=False))
+)
+
+
+@dataclass(frozen=True)
+class Unprojected(Training):
+    """A run with Layca whose steps are not projected."""
+
+    def numbers(self) -> dict[str, Any]:
+        return {**super().numbers(), "program": "unprojected"}
+
+    def optimizer(self) -> Any:
+        return without_projection
+
+
+def by_alpha(preset: str) -> dict[float, list[list[Training]]]:
+    """By alpha, the runs with the projection and those without."""
+    part, found = SECTION5[preset][0], {}
+    for alpha in sorted(PAPER.keys() & part.alphas):
+        runs = part.runs(alpha=alpha)
+        found[alpha] = [runs, [Unprojected(run.config) for run in runs]]
+    return found
+
+
+def draw_by_alpha(preset: str, results: Results) -> Figure:
+    figure, ((axis,),) = panels(1, 1, size=(4.5, 3.2))
+    found = by_alpha(preset)
+    for label, table in zip(("with projection", "without"), zip(*found.values(), strict=True), strict=True):
+        draw_means(axis, list(found), table, results, marker="o", label=label)
+    axis.set(xlabel="α", ylabel="test accuracy", title=SECTION5[preset][0].task)
+    axis.legend()
+    return figure
+
+
+def projection_helps(sides: Sequence[Sequence[Training]], results: Results) -> Finding:
+    projected, not_projected = results.paired(sides)
+    ours = f"{spread(projected)} with, {spread(not_projected)} without"
+    return Finding(ours, {"difference": projected - not_projected})
+
+
+PROJECTION = Experiment(
+    "projection",
+    log="projection",
+    runs=lambda preset: [run for sides in by_alpha(preset).values() for side in sides for run in side],
+    draw=draw_by_alpha,
+    claims=lambda preset: [
+        Claim(f"Projecting the step helps: α = {alpha:g}", PAPER[alpha], partial(projection_helps, sides))
+        for alpha, sides in by_alpha(preset).items()
+    ],
+)
 
 
 class Cell(NamedTuple):
@@ -86,7 +148,7 @@ def runs(preset: str) -> list[Run]:
     return [run for pair in pairs for runs in candidates(*pair) for run in runs]
 
 
-def then(preset: str, results: Results, guess: bool = False) -> list[Run]:
+def then(preset: str, results: Results, guess: bool) -> list[Run]:
     """Those at the chosen rates; with `guess` at the middle one where none is chosen yet."""
     found: list[Run] = []
     for cell in CELLS[preset]:
@@ -142,7 +204,6 @@ def draw(preset: str, results: Results) -> Figure:
             found = values(cell, name, results)
             axis.plot(np.full(len(found), power), found, "o", color=line.get_color(), alpha=0.4)
         axis.set(title=str(cell), xlabel="learning rate, power of 3")
-        axis.grid(alpha=0.3)
     axes[0, 0].set_ylabel("accuracy, or −loss: held out (lines), ten seeds (dots)")
     axes[0, 0].legend(fontsize="small")
     return figure
@@ -166,3 +227,8 @@ def claims(preset: str) -> list[Claim]:
         for name in cell.variants()
         if name != "with projection"
     ]
+
+
+TANGENT = Experiment(
+    "tangent", log="tangent", runs=runs, then=then, draw=draw, claims=claims, presets=tuple(CELLS)
+)

@@ -6,24 +6,20 @@ trains what the logs lack (forty minutes on two cores if they are empty) and pri
 3^-3 everywhere. SGD's rate is Figure 7's: the best on held-out images, on other seeds than the table's.
 """
 
-from experiments.fig7 import LOG as CHOICE
-from experiments.fig7 import candidates, choose, rates
+from experiments.fig7 import candidates, choice
 from experiments.log import Log
 from experiments.results import Results
-from experiments.runs import Training, finish, training
+from experiments.runs import Training, training
+from experiments.work import finish
 
-LOG = "tasks"
 TASKS = ("mnist5k-mlp", "mnist5k-vgg", "mnist5k-resnet")
 SEEDS = (0, 1, 2)
 
 
-def runs(task: str, results: Results) -> tuple[list[Training], list[Training]]:
+def runs(task: str, results: Results) -> list[list[Training]]:
     """With Layca, and of SGD at the rate that was chosen."""
-    best = choose(task, results)
-    return (
-        [training(task=task, seed=seed) for seed in SEEDS],
-        [training(task=task, layca=False, learning_rate=best, seed=seed) for seed in SEEDS],
-    )
+    sides = [{}, {"layca": False, "learning_rate": 3.0 ** choice(task, results)}]
+    return [[training(task=task, seed=seed, **side) for seed in SEEDS] for side in sides]
 
 
 def table(results: Results) -> str:
@@ -37,10 +33,12 @@ def table(results: Results) -> str:
 
 
 def main() -> None:
-    choices = [run for task in TASKS for rate in rates(task) for run in candidates(task, rate)]
-    finish(Log("laptop", CHOICE), choices, Results("laptop"))
+    choices = [run for task in TASKS for seeds in candidates(task) for run in seeds]
+    finish(Log("laptop", "fig7"), choices, Results("laptop"))
     chosen = Results("laptop")
-    finish(Log("laptop", LOG), [run for task in TASKS for side in runs(task, chosen) for run in side], chosen)
+    finish(
+        Log("laptop", "tasks"), [run for task in TASKS for side in runs(task, chosen) for run in side], chosen
+    )
     print(table(Results("laptop")))
 
 

@@ -30,6 +30,8 @@ HIDDEN = 10
 TASK = "mnist-mlp"
 SEEDS = tuple(range(10))
 DATA = {"laptop": "mnist5k", "paper": "mnist"}
+# The network is as small in `laptop` as the paper's, so that `small` has nothing to add.
+PRESETS = tuple(DATA)
 
 # For every layer behind the trained one and every image, which inputs pass its ReLU; None: those above 0.
 Gates = Sequence[jax.Array] | None
@@ -79,15 +81,13 @@ class OneLayer:
     def execute(self, data_dir: str | None) -> dict[str, Any]:
         images, labels, test_images, test_labels = arrays(self.data, self.seed, data_dir)
         kernels = initial_kernels(self.seed)
-        before, (kernel, *behind) = kernels[: self.layer], kernels[self.layer :]
+        before, behind = kernels[: self.layer], kernels[self.layer :]
         inputs, test_inputs = (_hidden(before, x) for x in (images, test_images))
-        gates, test_gates = (
-            _gates_behind(kernel, behind, x) if self.frozen_gates else None for x in (inputs, test_inputs)
-        )
-        problem = Problem(inputs @ inputs.T, inputs @ kernel, labels, behind, gates)
+        problem = make_problem(behind, inputs, labels, self.frozen_gates)
         gradients, loss, accuracy, steps = until_trained(problem, self.learning_rate, self.until_loss)
-        outputs = test_inputs @ kernel - self.learning_rate * (test_inputs @ inputs.T) @ gradients
-        found = jnp.argmax(logits(behind, outputs, test_gates), axis=-1)
+        outputs = test_inputs @ behind[0] - self.learning_rate * (test_inputs @ inputs.T) @ gradients
+        test_gates = _gates(behind, test_inputs) if self.frozen_gates else None
+        found = jnp.argmax(logits(behind[1:], outputs, test_gates), axis=-1)
         return {
             "test_accuracy": rounded(float(jnp.mean(found == test_labels))),
             "train_accuracy": rounded(float(accuracy)),
@@ -99,6 +99,23 @@ class OneLayer:
     def trace(self) -> None:
         train_alone = partial(until_trained, rho=self.learning_rate, until_loss=self.until_loss)
         jax.eval_shape(train_alone, shapes(self.layer, self.frozen_gates))
+
+
+def make_problem(kernels: Sequence[jax.Array], inputs: jax.Array, labels: jax.Array, frozen: bool) -> Problem:
+    """What the first of these kernels sees."""
+    gates = _gates(kernels, inputs) if frozen else None
+    return Problem(inputs @ inputs.T, inputs @ kernels[0], labels, kernels[1:], gates)
+
+
+def shapes(layer: int, frozen: bool) -> Any:
+    """A `Problem` of shapes."""
+    images = train.TASKS[TASK].train_size
+    inputs, labels = (
+        jax.ShapeDtypeStruct((images, 784), jnp.float32),
+        jax.ShapeDtypeStruct((images,), jnp.int32),
+    )
+    kernels = jax.eval_shape(initial_kernels.__wrapped__, 0)[layer:]
+    return jax.eval_shape(partial(make_problem, frozen=frozen), kernels, inputs, labels)
 
 
 def logits(behind: Sequence[jax.Array], outputs: jax.Array, gates: Gates = None) -> jax.Array:
@@ -194,25 +211,11 @@ def _hidden(kernels: Sequence[jax.Array], x: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _gates_behind(kernel: jax.Array, behind: Sequence[jax.Array], inputs: jax.Array) -> list[jax.Array]:
-    """Which units of the layers behind the trained one are positive; the last layer has no ReLU."""
-    gates, x = [], jax.nn.relu(inputs @ kernel)
-    for later in behind[:-1]:
-        x = x @ later
+def _gates(kernels: Sequence[jax.Array], inputs: jax.Array) -> list[jax.Array]:
+    """Which units of the layers behind the first are positive; the last layer has no ReLU."""
+    gates, x = [], jax.nn.relu(inputs @ kernels[0])
+    for kernel in kernels[1:-1]:
+        x = x @ kernel
         gates.append(x > 0)
         x = jax.nn.relu(x)
     return gates
-
-
-def shapes(layer: int, frozen: bool) -> Any:
-    """A `Problem` of shapes."""
-    images, width = train.TASKS[TASK].train_size, 784
-    array: Any = jax.ShapeDtypeStruct
-    behind = [array((width, width), jnp.float32)] * (HIDDEN - 1 - layer) + [array((width, 10), jnp.float32)]
-    return Problem(
-        gram=array((images, images), jnp.float32),
-        initial=array((images, width), jnp.float32),
-        labels=array((images,), jnp.int32),
-        behind=behind,
-        gates=[array((images, width), jnp.bool_)] * (HIDDEN - 1 - layer) if frozen else None,
-    )

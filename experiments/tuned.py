@@ -17,13 +17,14 @@ from matplotlib.figure import Figure
 from experiments import fig7
 from experiments.claims import Claim, Finding
 from experiments.curves import panels
+from experiments.experiment import Experiment
 from experiments.log import key
 from experiments.results import MissingRunError, Results, spread
 from experiments.runs import Training, training
-from layca_optax import alpha_learning_rates, layca
+from experiments.variants import with_rates
+from layca_optax import layca
 from training.optimizer import DIRECTIONS
 
-LOG = "tuned"
 DECAY = 0.1
 SEEDS = (0, 1, 2, 3, 4)
 # The network of each preset that tells most.
@@ -56,15 +57,12 @@ class Decoupled(Training):
         return adamw
 
 
-def adamw(
-    name: str, with_layca: bool, numbers: Any, depths: Any, schedule: optax.Schedule
-) -> optax.GradientTransformationExtraArgs:
-    """In the place of `make_optimizer`."""
-    assert not with_layca
-    rates = alpha_learning_rates(lambda count: numbers.learning_rate * schedule(count), numbers.alpha, depths)
-    is_kernel = jax.tree.map(lambda depth: depth >= 0, depths)
-    decay = optax.add_decayed_weights(DECAY, mask=is_kernel)
+def _adamw(name: str, rates: Any, depths: Any) -> optax.GradientTransformationExtraArgs:
+    decay = optax.add_decayed_weights(DECAY, mask=jax.tree.map(lambda depth: depth >= 0, depths))
     return optax.chain(DIRECTIONS[name](), decay, layca(rates, rotate=lambda path, leaf: None))
+
+
+adamw = with_rates(_adamw)
 
 
 def run(task: str, method: str, seed: int, power: int | None = None, **flags: Any) -> Training:
@@ -82,20 +80,15 @@ def compared(task: str, method: str) -> list[Training]:
     return [run(task, method, seed, CHOSEN[task].get(method)) for seed in SEEDS]
 
 
-def candidates(task: str, method: str) -> dict[int, list[Training]]:
-    """The runs that judge each power, by seed."""
-    seeds = [choice.config.seed for choice in fig7.candidates(task, 1.0)]
-    return {
-        power: [run(task, method, seed, power, validation=True) for seed in seeds]
-        for power in METHODS[method][2]
-    }
+def candidates(task: str, method: str) -> list[list[Training]]:
+    """By power of 3, the runs that judge the rate, by seed."""
+    seeds, powers = fig7.seeds_of(task), METHODS[method][2]
+    return [[run(task, method, seed, power, validation=True) for seed in seeds] for power in powers]
 
 
 def choose(task: str, method: str, results: Results) -> int:
     """The power with the best accuracy on held-out images."""
-    lines = {power: map(results.of, runs) for power, runs in candidates(task, method).items()}
-    found = [np.mean([fig7.final(line, "validation_accuracy") for line in seeds]) for seeds in lines.values()]
-    return list(lines)[fig7.best(np.array(found))]
+    return fig7.choose(METHODS[method][2], candidates(task, method), results)
 
 
 def runs(preset: str) -> list[Training]:
@@ -105,7 +98,7 @@ def runs(preset: str) -> list[Training]:
     for methods in (list(METHODS)[:3], list(METHODS)[3:]):
         by_seed = zip(*(compared(task, method) for method in methods), strict=True)
         found += [run for seed in by_seed for run in seed]
-        found += [run for method in methods for runs in candidates(task, method).values() for run in runs]
+        found += [run for method in methods for runs in candidates(task, method) for run in runs]
     # Runs at a best rate of 3^-3 are Layca's.
     return list({key(run.numbers()): run for run in found}.values())
 
@@ -119,7 +112,6 @@ def draw(preset: str, results: Results) -> Figure:
     axis.set(xlabel="test accuracy", title=TASKS[preset], yticks=range(len(METHODS)))
     axis.set_yticklabels(METHODS)
     axis.invert_yaxis()
-    axis.grid(alpha=0.3)
     return figure
 
 
@@ -136,9 +128,8 @@ def is_chosen(task: str, method: str, results: Results) -> bool:
     """Whether the runs that choose the method's rate are logged, and choose the one that is compared."""
     try:
         if method == "SGD":
-            return bool(
-                np.isclose(fig7.choose(task, results), compared(task, method)[0].config.learning_rate)
-            )
+            (rate,) = {run.config.learning_rate for run in compared(task, method)}
+            return bool(np.isclose(3.0 ** fig7.choice(task, results), rate))
         return method == "Layca" or choose(task, method, results) == CHOSEN[task][method]
     except MissingRunError:
         return False
@@ -157,3 +148,6 @@ def claims(preset: str) -> list[Claim]:
         for method in METHODS
         if method not in layca
     ]
+
+
+TUNED = Experiment("tuned", log="tuned", runs=runs, draw=draw, claims=claims, presets=tuple(TASKS))

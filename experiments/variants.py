@@ -85,16 +85,23 @@ def variant(task: str, base: str, power: int, seed: int, **flags: Any) -> Varian
 
 @cache
 def _make(base: str, tangent: bool, retraction: Retraction) -> Any:
-    """In the place of `make_optimizer`; the same function for the same flags."""
+    """The same function for the same flags."""
+    return with_rates(
+        lambda name, rates, depths: skip_nonfinite(
+            optax.chain(BASES[base](), layca(rates, tangent=tangent, retraction=retraction))
+        )
+    )
+
+
+def with_rates(build: Callable[[str, Any, Any], optax.GradientTransformationExtraArgs]) -> Any:
+    """What stands in the place of `make_optimizer`, from `build(optimizer, layer-wise rates, depths)`."""
 
     def make(
-        name: str, with_layca: bool, numbers: Any, depths: Any, schedule: optax.Schedule
+        name: str, with_layca: bool, hparams: Any, depths: Any, schedule: optax.Schedule
     ) -> optax.GradientTransformationExtraArgs:
-        assert with_layca
-        rate = lambda count: numbers.learning_rate * schedule(count)
-        rates = alpha_learning_rates(rate, numbers.alpha, depths)
-        last = layca(rates, tangent=tangent, retraction=retraction)
-        return skip_nonfinite(optax.chain(BASES[base](), last))
+        del with_layca
+        rate = lambda count: hparams.learning_rate * schedule(count)
+        return build(name, alpha_learning_rates(rate, hparams.alpha, depths), depths)
 
     return make
 

@@ -6,11 +6,11 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 from matplotlib.figure import Figure
 
 from experiments import __main__ as command_line
+from experiments.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,9 @@ class Quick:
 
     def numbers(self):
         return {"program": "quick", "what": self.what, "seed": self.seed}
+
+    def program(self):
+        return ("quick",)
 
     def execute(self, data_dir):
         before = self.starts()
@@ -67,7 +70,8 @@ def command(folder, runs, *arguments):
         results.accuracies(runs)
         return Figure()
 
-    command_line.experiment = lambda name: SimpleNamespace(LOG="fig1a", runs=lambda preset: runs, draw=draw)
+    quick = Experiment("fig1a", log="fig1a", runs=lambda preset: runs, draw=draw)
+    command_line.experiment = lambda name: quick
     places = (folder / name for name in ("results", "figures", "jobs"))
     return command_line.main(["fig1a", *arguments], *places)
 

@@ -52,6 +52,7 @@ def start(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_one_preempted_one_failing(tmp_path, capsys):
     kinds = [("meets", 0), ("preempted", 1), ("fails", 0)]
     runs = [Quick(what, seed, str(tmp_path)) for what, seed in kinds]

@@ -10,13 +10,14 @@ import pytest
 
 from data import DataError
 from data.dataset import Source
-from experiments import runs
+from experiments import runs, work
 from experiments.__main__ import draw, listing, summary
 from experiments.adaptivity import Shares
 from experiments.fig2 import runs as fig2_runs
 from experiments.log import Log
 from experiments.results import Results
-from experiments.runs import Training, finish, line, prepare_device, training, unfinished
+from experiments.runs import Training, training, unfinished
+from experiments.work import finish, line, prepare_device
 from training.parallel import place
 from training.run import Interrupted
 
@@ -52,6 +53,7 @@ class Ended(Training):
         return {**super().numbers(), "program": "ended"}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_ended_goes_on_and_is_logged_as_if_it_had_not_been(long, monkeypatch):
     config = training(**FLAGS).config
     with monkeypatch.context() as short:
@@ -61,10 +63,10 @@ def test_a_run_that_was_ended_goes_on_and_is_logged_as_if_it_had_not_been(long, 
     log = Log("laptop", "fig2", long)
     message = "after epoch 2 of 4, saved after epoch 2; to go on: the same command"
     with pytest.raises(Interrupted, match=message):
-        finish(log, [run], {})
+        finish(log, [run], Results("laptop", long))
     assert unfinished(run).is_dir()
     assert log.read() == {}
-    finish(log, [run], {})
+    finish(log, [run], Results("laptop", long))
     (found,) = log.read().values()
     assert run.trained == [8, 16, 24, 32]
     assert {**found, "seconds": 0} == {**whole, "seconds": 0}
@@ -73,6 +75,7 @@ def test_a_run_that_was_ended_goes_on_and_is_logged_as_if_it_had_not_been(long, 
     assert not unfinished(run).exists()
 
 
+@pytest.mark.slow
 def test_what_is_looked_at_survives_too(long, monkeypatch):
     config = training(**FLAGS, optimizer="adam", layca=False).config
     found = line(Shares(config), None)
@@ -84,7 +87,8 @@ def test_what_is_looked_at_survives_too(long, monkeypatch):
 
 def test_short_runs_leave_no_files(monkeypatch, tmp_path):
     monkeypatch.setattr(runs, "UNFINISHED", tmp_path / "unfinished")
-    finish(Log("laptop", "fig2", tmp_path), [training(task="mnist5k-mlp", epochs=1)], {})
+    run = training(task="mnist5k-mlp", epochs=1)
+    finish(Log("laptop", "fig2", tmp_path), [run], Results("laptop", tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["laptop"]
 
 
@@ -101,14 +105,16 @@ def test_a_line_names_the_device_the_precision_and_the_data(monkeypatch):
 def test_runs_on_other_data_are_not_added_to_a_log(monkeypatch, tmp_path):
     monkeypatch.setattr(runs, "load", lambda config, data_dir: SimpleNamespace(source=JPEG))
     old, new = training(task="c10-cnn1", seed=0), training(task="c10-cnn1", seed=1)
-    done = {"old": {"config": old.numbers(), "data": {**JPEG._asdict(), "name": "CIFAR-10"}}}
     log = Log("paper", "fig2", tmp_path)
+    log.append({"config": old.numbers(), "data": {**JPEG._asdict(), "name": "CIFAR-10"}})
+    before = log.path.read_bytes()
     message = "logs of c10-cnn1 on CIFAR-10, and the data here are CIFAR-10, JPEG 75"
     with pytest.raises(DataError, match=message):
-        finish(log, [new], done)
-    assert not log.path.exists()
+        finish(log, [new], Results("paper", tmp_path))
+    assert log.path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_data_go_to_the_device_once_for_runs_that_share_them(monkeypatch):
     runs._load.cache_clear()
     placed = []
@@ -129,7 +135,7 @@ def test_processes_share_a_device_and_what_was_compiled(backend, cached, monkeyp
         jax.config.update("jax_compilation_cache_dir", None)
         prepare_device()
         folder = jax.config.jax_compilation_cache_dir
-        assert folder == (str(runs.COMPILED) if cached else None)
+        assert folder == (str(work.COMPILED) if cached else None)
         assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
         # What somebody has chosen stays.
         jax.config.update("jax_compilation_cache_dir", "elsewhere")
@@ -148,7 +154,7 @@ def logged(folder, run, seconds, epochs, **more):
 
 
 def minutes(name, folder):
-    _, row, *_ = listing([name], "paper", Results("paper", folder)).splitlines()
+    _, row, *_ = listing([name], Results("paper", folder)).splitlines()
     return float(row.split()[4])
 
 
@@ -167,6 +173,7 @@ def test_tables_and_figures_name_data_that_are_a_copy(tmp_path):
         logged(tmp_path, run, 1.0, 2, data=JPEG._asdict() if run.task() == "c10-cnn1" else {"name": "other"})
     results = Results("paper", tmp_path)
     name = "c10-cnn1: CIFAR-10, JPEG 75"
-    assert summary("paper", results).splitlines()[-1].startswith(f"Data: {name}; c100-resnet: other")
+    assert summary(results).splitlines()[-1].startswith(f"Data: {name}; c100-resnet: other")
     assert results.data(["unknown"]) == ""
-    assert draw("fig2", "paper", results, tmp_path / "figures").exists()
+    draw("fig2", results, tmp_path / "figures" / "fig2.png")
+    assert (tmp_path / "figures" / "fig2.png").exists()

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 from quick_runs import Quick, command
+from submitit.helpers import DelayedSubmission
 
 from experiments import __main__ as command_line
-from experiments import cluster, runs
+from experiments import cluster, work
 from experiments.log import Log, key
 
 COMMANDS = {
@@ -51,14 +52,15 @@ def end(folder, job, outcome, value):
     """What submitit leaves of a job that has ended."""
     from submitit.core.utils import cloudpickle_dump
 
-    (place,) = (folder / "jobs" / "laptop").glob(f"*/{job}_submitted.pkl")
+    (place,) = (folder / "jobs" / "laptop" / "slurm").glob(f"*/{job}_submitted.pkl")
     cloudpickle_dump((outcome, value), place.with_name(f"{job}_0_result.pkl"))
 
 
 def submitted(folder):
     """The runs' jobs, by seed."""
-    lines = Log("laptop", "submitted", folder / "jobs").read().values()
-    return {line["config"]["seed"]: line["job"] for line in lines}
+    paths = sorted((folder / "jobs" / "laptop" / "slurm").glob("*/*_submitted.pkl"))
+    seeds = [DelayedSubmission.load(path).function.run.seed for path in paths]
+    return dict(zip(seeds, [path.name.removesuffix("_submitted.pkl") for path in paths], strict=True))
 
 
 def logged(folder):
@@ -99,7 +101,7 @@ def test_an_array_a_run_a_job_left_and_found_again(tmp_path, slurm, capsys, monk
         end(tmp_path, "12_3", "success", found(runs[3]))
         end(tmp_path, "13_0", "success", found(runs[1]))
         end(tmp_path, "13_1", "error", "Traceback")
-        (place,) = (tmp_path / "jobs" / "laptop").glob("*/13_1_submitted.pkl")
+        (place,) = (tmp_path / "jobs" / "laptop" / "slurm").glob("*/13_1_submitted.pkl")
         place.with_name("13_1_0_log.err").write_text(
             "slurmstepd: error: DUE TO TIME LIMIT\n\nsrun: error: task 0: Terminated\n"
         )
@@ -144,6 +146,17 @@ def test_the_result_of_another_run_is_not_logged(tmp_path, slurm, capsys):
     assert logged(tmp_path) == []
 
 
+def test_files_that_were_cut_short_cost_no_more_than_their_run(tmp_path, slurm):
+    run = Quick("works", 0, "")
+    assert command(tmp_path, [run], "--cluster", "slurm") == 0
+    (place,) = (tmp_path / "jobs" / "laptop" / "slurm").glob("*/12_submitted.pkl")
+    place.with_name("12_0_result.pkl").write_bytes(b"\x80\x05")
+    place.with_name("9_submitted.pkl").write_bytes(b"\x80\x05")
+    cluster.time.sleep = lambda seconds: end(tmp_path, "13", "success", found(run))
+    assert command(tmp_path, [run], "--cluster", "slurm") == 0
+    assert logged(tmp_path) == [0]
+
+
 def test_what_slurm_refuses_is_said(tmp_path, slurm, capsys):
     (slurm / "sbatch").write_text("#!/bin/sh\necho invalid partition >&2; exit 1\n")
     assert command(tmp_path, [Quick("works", 0, "")], "--cluster", "slurm") == 2
@@ -152,7 +165,7 @@ def test_what_slurm_refuses_is_said(tmp_path, slurm, capsys):
 
 
 def test_a_preempted_job_is_queued_again_with_its_run():
-    job = runs.Job(Quick("works", 3, ""), "data")
+    job = work.Job(Quick("works", 3, ""), "data")
     again = job.checkpoint()
     assert again.function == job
     assert (again.args, again.kwargs) == ((), {})

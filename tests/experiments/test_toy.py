@@ -10,7 +10,7 @@ from experiments import toy
 from experiments.adaptivity import variances
 from experiments.fig1b import feedback
 from experiments.plateau_length import waiting
-from experiments.projection import without_projection
+from experiments.tangent import without_projection
 from experiments.toy import Problem, descend
 from layca_optax import layca
 from training.optimizer import Hyperparameters

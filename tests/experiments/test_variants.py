@@ -7,11 +7,11 @@ import oracle
 import pytest
 
 from experiments import rates, tangent
-from experiments.__main__ import known
+from experiments.experiment import experiment
 from experiments.log import Log
 from experiments.results import Results
-from experiments.runs import line
 from experiments.variants import Language, rotate, variant
+from experiments.work import line
 from training.optimizer import Hyperparameters
 
 
@@ -72,9 +72,9 @@ def test_rates_are_chosen_by_held_out_images_and_then_compared(tmp_path):
                 log.append({"config": run.numbers(), "test_accuracy": -power / 10, "curves": curves})
     results = Results("laptop", tmp_path)
     assert [tangent.choose(cell, name, results) for name in cell.variants()] == [-3, -2, -3]
-    following = tangent.then("laptop", results)
+    following = tangent.then("laptop", results, False)
     assert len(following) == 3 * len(tangent.SEEDS)
-    assert known("tangent", "laptop", results)[-len(following) :] == following
+    assert experiment("tangent").known(results)[-len(following) :] == following
     for run in following:
         without = not run.tangent
         assert run.config.learning_rate == pytest.approx(3.0 ** (-2 if without else -3))
@@ -104,6 +104,7 @@ def test_steps_are_those_that_are_trained():
     assert {rates.steps_of("mnist5k-mlp", length) for length in rates.BATCHES["mnist5k-mlp"]} == {384, 400}
 
 
+@pytest.mark.slow
 def test_a_variant_trains_and_is_logged_by_its_flags():
     found = line(variant("mnist5k-mlp", "muon", -3, 0, epochs=1, tangent=False), None)
     assert found["config"]["program"] == "variant"

@@ -12,7 +12,7 @@ from quick_runs import Quick
 
 import train
 import training.step
-from experiments import runs
+from experiments import work
 from models import pure
 from models.mlp import MLP
 from training import parallel
@@ -108,11 +108,11 @@ def test_an_idle_gpu_is_not_passed_over_in_silence(gpu, monkeypatch, capsys):
 def test_local_jobs_take_turns_on_the_gpus(gpu, monkeypatch):
     assert [gpu for _, gpu in parallel.shares(3)] == ["0", "1", "0"]
     seen = {}
-    monkeypatch.setattr(runs, "prepare_device", lambda: None)
-    monkeypatch.setattr(runs, "line", lambda run, data_dir: seen.update(os.environ))
+    monkeypatch.setattr(work, "prepare_device", lambda: None)
+    monkeypatch.setattr(work, "line", lambda run, data_dir: seen.update(os.environ))
     # submitit hides all of them.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    runs.Job(Quick("works", 0, ""), None, (), "1")()
+    work.Job(Quick("works", 0, ""), None, (), "1")()
     assert seen["CUDA_VISIBLE_DEVICES"] == "1"
 
 

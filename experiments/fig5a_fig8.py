@@ -1,4 +1,7 @@
-"""Plateaus of the training loss by alpha, of which Figures 5a and 8 show different tasks."""
+"""Figures 5a and 8: the closer alpha is to 0, the higher the plateau of the training loss with Layca.
+
+Figure 5a shows the last task of Section 5, which in the paper is tiny-cnn, and Figure 8 the others.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -8,15 +11,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import train
-from experiments.claims import Claim, Finding, slope
+from experiments.claims import Claim, Finding, by_task, slope
 from experiments.curves import draw_curve, panels, shades
-from experiments.presets import Part
+from experiments.experiment import Experiment
+from experiments.presets import SECTION5, Part
 from experiments.results import Results
 from experiments.runs import Training
-
-
-def plateau_runs(parts: Sequence[Part], alphas: Sequence[float]) -> list[Training]:
-    return [run for part in parts for alpha in drawn(part, alphas) for run in part.runs(alpha=alpha)]
 
 
 def drawn(part: Part, alphas: Sequence[float]) -> list[float]:
@@ -24,8 +24,18 @@ def drawn(part: Part, alphas: Sequence[float]) -> list[float]:
     return [alpha for alpha in alphas if alpha in part.alphas]
 
 
-def draw_plateaus(parts: Sequence[Part], alphas: Sequence[float], results: Results) -> Figure:
-    parts = [part for part in parts if len(part.alphas) > 1]
+def runs(tasks: slice, alphas: Sequence[float], preset: str) -> list[Training]:
+    parts = SECTION5[preset][tasks]
+    return [run for part in parts for alpha in drawn(part, alphas) for run in part.runs(alpha=alpha)]
+
+
+def with_alphas(tasks: slice, preset: str) -> list[Part]:
+    """The tasks that have other alphas than 0."""
+    return [part for part in SECTION5[preset][tasks] if len(part.alphas) > 1]
+
+
+def draw(tasks: slice, alphas: Sequence[float], preset: str, results: Results) -> Figure:
+    parts = with_alphas(tasks, preset)
     figure, axes = panels(1, len(parts))
     for axis, part in zip(axes[0], parts, strict=True):
         for alpha, shade in zip(alphas, shades(len(alphas)), strict=True):
@@ -51,7 +61,7 @@ def height(part: Part, line: Mapping[str, Any]) -> float | None:
     return float(np.log(losses[-3:].mean())) if len(losses) == first_drop(part) else None
 
 
-def higher_when_uniform(part: Part, alphas: Sequence[float], results: Results) -> Finding:
+def higher_when_uniform(alphas: Sequence[float], part: Part, results: Results) -> Finding:
     """The smallest alpha against the largest, and the trend over all; of logarithms of the loss."""
     alphas = drawn(part, alphas)
     found = results.paired([part.runs(alpha=alpha) for alpha in alphas], partial(height, part))
@@ -74,14 +84,27 @@ def drop_ends_plateau(part: Part, results: Results) -> Finding:
     return Finding("fall of the logarithm of the loss, after less before", {"difference": found})
 
 
-def plateau_claims(parts: Sequence[Part], alphas: Sequence[float]) -> list[Claim]:
-    rows = {
-        "Plateaus are higher, the more uniform rotation is": partial(higher_when_uniform, alphas=alphas),
-        "A lower learning rate ends the plateau (6.1)": drop_ends_plateau,
-    }
+def claims(tasks: slice, alphas: Sequence[float], preset: str) -> list[Claim]:
+    higher, ends = (
+        "Plateaus are higher, the more uniform rotation is",
+        "A lower learning rate ends the plateau (6.1)",
+    )
     return [
-        Claim(f"{text}: {part.task}", "curves only", lambda results, m=measure, p=part: m(p, results=results))
-        for text, measure in rows.items()
-        for part in parts
-        if len(part.alphas) > 1 or measure is drop_ends_plateau
+        *by_task(with_alphas(tasks, preset), higher, "curves only", partial(higher_when_uniform, alphas)),
+        *by_task(SECTION5[preset][tasks], ends, "curves only", drop_ends_plateau),
     ]
+
+
+FIG5A, FIG8 = (
+    Experiment(
+        name,
+        log="fig2",
+        runs=partial(runs, tasks, alphas),
+        draw=partial(draw, tasks, alphas),
+        claims=partial(claims, tasks, alphas),
+    )
+    for name, tasks, alphas in (
+        ("fig5a", slice(-1, None), (0.0, 0.1, 0.2, 0.3, 0.4, 0.6)),
+        ("fig8", slice(-1), (0.0, 0.1, 0.2, 0.3, 0.4)),
+    )
+)

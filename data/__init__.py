@@ -1,28 +1,44 @@
-"""Datasets as arrays: embedded images and text, and those that `load` has tensorflow-datasets prepare."""
+"""Datasets as arrays: embedded images and text, and those that `load` finds or downloads."""
 
 import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from data import cache, class_folders
+from filelock import FileLock
+
+from data import cache, class_folders, files
 from data.catalog import find_entry
-from data.dataset import DataError, Dataset, Scale, Source, describe_source, hold_out, reduce, standardise
-from data.files import data_folder, fetched_by_hand, has_tfds, not_available, reachable
+from data.dataset import (
+    DataError,
+    Dataset,
+    Scale,
+    Source,
+    describe_source,
+    hold_out,
+    make_dataset,
+    reduce,
+    standardise,
+)
+from data.entry import SPLITS, Entry
+from data.writing import reraise_os_errors
 
 __all__ = ["DataError", "Dataset", "Scale", "Source", "hold_out", "load", "reduce", "standardise"]
 
 
 def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """A dataset of the paper; prepared when it is first asked for, and then read from one file.
+    """Loads a dataset of the paper. The first call prepares it while others wait; later ones read one file.
 
     Args:
       name: `mnist`, `fashion_mnist`, `cifar10`, `cifar100` or `tiny_imagenet`.
       data_dir: where tensorflow-datasets keeps its datasets. By default the variable `TFDS_DATA_DIR` says
         where, and without it `~/tensorflow_datasets`. The original files are taken from there or from its
-        folders `NAME`, `downloads/manual` and `downloads/manual/NAME`; if they are nowhere, pictures are
-        taken from class folders, `NAME/{train,test}/CLASS/*.{png,jpg}`; if there are none, the original
-        files are downloaded.
+        folders `NAME`, `downloads/manual` and `downloads/manual/NAME`. If they are nowhere, what
+        tensorflow-datasets has prepared or downloaded is taken, or else pictures from class folders,
+        `NAME/{train,test}/CLASS/*.{png,jpg}`. If there are none, the original files are downloaded.
 
     Returns:
-      All images of the dataset; `arrays.npz` in the folder `NAME` of `data_dir` keeps them, also where
+      All images of the dataset. `arrays.npz` in the folder `NAME` of `data_dir` keeps them, also where
       other files are put there later. `source` tells what was read.
 
     Raises:
@@ -30,21 +46,43 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
         file is damaged or not of this dataset. Such files are named and left as they are.
     """
     entry = find_entry(name)
-    folder = data_folder(data_dir)
+    folder = files.data_folder(data_dir)
     path = folder / name / "arrays.npz"
-    if path.exists():
-        data = cache.read(name, path)
-        return describe_source(data, entry.title) if data.source is None else data
-    sources = fetched_by_hand(name, folder)
-    original = bool(sources) or has_tfds(name, folder)
-    if not original and class_folders.present(folder / name):
-        data = class_folders.read(name, folder / name)
-    elif not original and not reachable(entry.urls[0]):
-        raise not_available(name, folder, "its server does not answer")
-    else:
-        # tensorflow-datasets takes a second to import, and only preparing needs it.
-        from data.builders import prepare
+    with files.reading(folder):
+        prepare = None if path.exists() else _find(entry, folder)
+    if prepare:
+        with reraise_os_errors(path, DataError):
+            lock = FileLock(path.with_name(".lock")).acquire()
+        with lock:
+            # Another process may have prepared it meanwhile.
+            if not path.exists():
+                cache.write(path, prepare())
+                # What killed processes left; earlier versions had tensorflow-datasets prepare.
+                for left in [*path.parent.glob("incomplete.*"), *path.parent.glob("arrays.npz.*.part")]:
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return cache.read(entry, path)
 
-        data = describe_source(prepare(name, folder, sources), entry.title)
-    cache.write(path, data)
-    return data
+
+def _find(entry: Entry, folder: Path) -> Callable[[], Dataset]:
+    """Returns a function that reads the dataset; raises `DataError` if it is nowhere."""
+    if by_hand := files.fetched_by_hand(entry, folder):
+        return lambda: _read(entry, by_hand)
+    prepared, downloaded = files.prepared_by_tfds(entry, folder), files.downloaded_by_tfds(entry, folder)
+    if not (prepared or downloaded):
+        if class_folders.present(folder / entry.name):
+            return lambda: class_folders.read(entry, folder / entry.name)
+        if not files.reachable(entry.urls[0]):
+            raise files.not_available(entry, folder, "its server does not answer")
+    return lambda: _from_tfds(entry, folder, prepared)
+
+
+def _read(entry: Entry, files: Mapping[str, Path]) -> Dataset:
+    arrays = [array for split in SPLITS for array in entry.read(entry, files, split)]
+    return describe_source(make_dataset(*arrays), entry.title)
+
+
+def _from_tfds(entry: Entry, folder: Path, prepared: Path | None) -> Dataset:
+    # tensorflow-datasets takes a second to import.
+    from data import tfds
+
+    return tfds.read_prepared(entry, prepared) if prepared else _read(entry, tfds.download(entry, folder))

@@ -1,21 +1,20 @@
-"""Random flips and shifts of a batch of images, on the device."""
+"""Flips and shifts batches of images at random, on the device."""
 
 import jax
 import jax.numpy as jnp
 
 
 def augment(key: jax.Array, images: jax.Array, *, flip: bool, max_shift: int) -> jax.Array:
-    """Each image mirrored or not, and moved by up to `max_shift` pixels; for use inside of `jit`.
+    """Flips and shifts each image of a batch at random; for use inside `jit`.
 
-    Every image draws for itself whether it is mirrored left to right, and how far it moves up or down and
-    left or right. What moves in from outside is the image reflected at its outermost pixels, as by
-    `np.pad(..., mode="reflect")`.
+    Each image is flipped left to right with probability 1/2, and shifted vertically and horizontally by up to
+    `max_shift` pixels. The borders are filled by reflection, as by `np.pad(..., mode="reflect")`.
 
     Args:
-      key: the same key gives the same images.
+      key: the same key gives the same result.
       images: `(n, height, width, channels)` of any dtype.
-      flip: whether to mirror, one image in two.
-      max_shift: largest shift in pixels; smaller than height and width. All shifts are equally likely.
+      flip: whether to flip.
+      max_shift: largest shift in pixels, below height and width. All shifts are equally likely.
 
     Returns:
       Images of the same shape and dtype.
@@ -33,11 +32,11 @@ def augment(key: jax.Array, images: jax.Array, *, flip: bool, max_shift: int) ->
     if flip:
         mirrored = jax.random.bernoulli(flip_key, shape=(count, 1))
         columns = jnp.where(mirrored, width - 1 - columns, columns)
-    # One gather of pixels. On CPU, reversing and selecting takes several times as long, as does padding and
-    # cutting.
+    # One gather of pixels. On CPU, flipping and selecting takes several times as long, as does padding and
+    # slicing.
     return images[jnp.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def _reflect(index: jax.Array, size: int) -> jax.Array:
-    """Indices beyond an edge, by less than `size`, folded back at the outermost pixel."""
+    """Returns the indices, reflected at the outermost pixels where they are outside by less than `size`."""
     return (size - 1) - jnp.abs((size - 1) - jnp.abs(index))

@@ -1,68 +1,46 @@
-"""The file in which a prepared dataset is kept: arrays as they are, ready to be read."""
+"""The file in which a prepared dataset is kept: its arrays, ready to be read."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data.catalog import check_dataset
-from data.dataset import DataError, Dataset, Scale, Source
+from data.dataset import DataError, Dataset, Scale, Source, describe_source
+from data.entry import Entry
 from data.files import reading
 from data.writing import atomic_write, reraise_os_errors
 
-
-def read(name: str, path: Path) -> Dataset:
-    """The dataset in `path`; raises `DataError` if the file is not as `write` left it."""
-    with reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        data = Dataset(
-            arrays["train_images"],
-            arrays["train_labels"],
-            arrays["test_images"],
-            arrays["test_labels"],
-            Scale(_number(arrays, "mean"), _number(arrays, "std")),
-            # Files of version 0.1.0 have none.
-            _source(str(arrays["source"])) if "source" in arrays else None,
-        )
-    check_dataset(name, data, path)
-    if not data.scale.std > 0:
-        raise DataError(
-            f"{path} should hold a std above 0, but holds {data.scale.std}; move it away to have it prepared"
-        )
-    return data
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
-def _number(arrays: Mapping[str, np.ndarray], name: str) -> np.float32:
-    """Raises `ValueError` unless the array is one real, finite number."""
-    array = arrays[name]
-    if array.shape != () or array.dtype.kind not in "fiu" or not np.isfinite(array):
-        raise ValueError(f"its {name} should be one finite number, but is {array!r}")
-    return np.float32(array)
-
-
-def _source(text: str) -> Source:
-    try:
-        return Source(**json.loads(text))
-    except TypeError as error:
-        raise ValueError(error) from error
+def read(entry: Entry, path: Path) -> Dataset:
+    """Reads a dataset from `path`; raises `DataError` if the file is not as `write` left it."""
+    with reading(path), path.open("rb") as file:
+        arrays = np.load(file, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array, without names")
+        mean, std = arrays["mean"], arrays["std"]
+        if not (mean.shape == std.shape == () and mean.dtype == std.dtype == np.float32):
+            raise ValueError(f"its mean and std should each be one float32, but are {mean!r} and {std!r}")
+        if not (np.isfinite(mean) and 0 < std < np.inf):
+            raise ValueError(f"its mean and std should be finite, and std above 0, but are {mean} and {std}")
+        source = Source(**json.loads(str(arrays["source"]))) if "source" in arrays else None
+        train_images, train_labels, test_images, test_labels = (arrays[name] for name in _ARRAYS)
+    entry.check("train", train_images, train_labels, path)
+    entry.check("test", test_images, test_labels, path)
+    scale = Scale(np.float32(mean), np.float32(std))
+    data = Dataset(train_images, train_labels, test_images, test_labels, scale, source)
+    # Files of version 0.1.0 do not say what was read. It was the original.
+    return data if data.source else describe_source(data, entry.title)
 
 
 def write(path: Path, data: Dataset) -> None:
     """Writes the file whole or not at all."""
-    source: dict[str, Any] = {}
+    arrays: dict[str, Any] = {name: getattr(data, name) for name in _ARRAYS} | data.scale._asdict()
     if data.source is not None:
-        source["source"] = np.array(json.dumps(data.source._asdict()))
+        arrays["source"] = np.array(json.dumps(data.source._asdict()))
     with reraise_os_errors(path, DataError):
         path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, DataError) as part, part.open("wb") as file:
-        np.savez(
-            file,
-            train_images=data.train_images,
-            train_labels=data.train_labels,
-            test_images=data.test_images,
-            test_labels=data.test_labels,
-            mean=data.scale.mean,
-            std=data.scale.std,
-            **source,
-        )
+        np.savez(file, **arrays)

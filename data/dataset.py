@@ -22,24 +22,14 @@ class Scale(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What a dataset was read from; stands in the configuration and the log of every run on it.
+    """What a dataset was read from; stands in the configuration and the log of every run on it."""
 
-    Attributes:
-      name: what it may be called where results are shown: `CIFAR-10`, or `CIFAR-10, JPEG 75` for a copy that
-        has lost something.
-      format: `original` (the files as published, or tensorflow-datasets' copy of them), `PNG` or `JPEG`.
-      jpeg_quality: estimated from the quantisation tables; the lowest if they differ; `None` if not JPEG.
-      train_images: their number.
-      test_images: their number.
-      sha256: of pixels and labels, training first, as they are trained on.
-    """
-
-    name: str
-    format: str
-    jpeg_quality: int | None
-    train_images: int
+    name: str  # `CIFAR-10`, or `CIFAR-10, JPEG 75` for a copy that has lost something
+    format: str  # `original` (as published, or as tensorflow-datasets stores it), `PNG` or `JPEG`
+    jpeg_quality: int | None  # estimated; the lowest if files differ
+    train_images: int  # their number
     test_images: int
-    sha256: str
+    sha256: str  # of pixels and labels, training first
 
     def __str__(self) -> str:
         counts = f"{self.train_images:,} + {self.test_images:,} images"
@@ -49,7 +39,7 @@ class Source(NamedTuple):
 class Dataset(NamedTuple):
     """Images `(n, height, width, channels)` uint8 and their classes `(n,)` int32.
 
-    Images stay bytes, a quarter of their size as numbers, until `standardise` turns a batch of them into what
+    Images stay bytes, a quarter of their size in float32, until `standardise` turns a batch of them into what
     a network sees. `source` is `None` for embedded data.
     """
 
@@ -64,15 +54,11 @@ class Dataset(NamedTuple):
 def make_dataset(
     train_images: np.ndarray, train_labels: np.ndarray, test_images: np.ndarray, test_labels: np.ndarray
 ) -> Dataset:
-    """A dataset with the scale of its training images."""
-    total = squares = 0.0
-    # Parts that fit the processor's cache. The sums are exact: integers below 2^53.
+    """Returns a dataset with the scale of its training images."""
     pixels = train_images.reshape(-1)
-    for start in range(0, pixels.size, 2**16):
-        part = pixels[start : start + 2**16].astype(np.float64)
-        total += part.sum()
-        squares += part @ part
-    mean = total / pixels.size
+    # Exact: sums of integers. einsum converts few pixels at a time.
+    mean = pixels.sum(dtype=np.int64) / pixels.size
+    squares = np.einsum("i,i", pixels, pixels, dtype=np.int64)
     scale = Scale(np.float32(mean), np.float32(np.sqrt(squares / pixels.size - mean**2)))
     return Dataset(
         train_images, train_labels.astype(np.int32), test_images, test_labels.astype(np.int32), scale
@@ -80,11 +66,11 @@ def make_dataset(
 
 
 def reduce(data: Dataset, train_size: int, seed: int) -> Dataset:
-    """Takes as many training images of each class, and halves the height and width of all images.
+    """Keeps some training images, as many of each class, and halves the height and width of all images.
 
     Args:
-      data: a dataset of even height and width.
-      train_size: number of training images, a multiple of the number of classes.
+      data: a dataset of images of even height and width.
+      train_size: number of training images to keep, a multiple of the number of classes.
       seed: chooses them.
 
     Returns:
@@ -113,14 +99,7 @@ def _halve(images: np.ndarray) -> np.ndarray:
 def describe_source(
     data: Dataset, title: str, format: str = "original", jpeg_qualities: Collection[int] = ()
 ) -> Dataset:
-    """Returns the dataset with its source.
-
-    Args:
-      data: the dataset as it was read.
-      title: what the original is called.
-      format: see `Source`.
-      jpeg_qualities: those of its files, if they are JPEG.
-    """
+    """Returns the dataset with its source, given the original's title and the qualities of JPEG files."""
     name, lowest = title, None
     if jpeg_qualities:
         lowest, highest = min(jpeg_qualities), max(jpeg_qualities)
@@ -137,20 +116,20 @@ def _digest(data: Dataset) -> str:
 
 
 def standardise(images: jax.Array, scale: Scale) -> jax.Array:
-    """`(images - mean) / std` in float32; for use inside of `jit`, on a batch."""
+    """Returns `(images - mean) / std` in float32; for use inside `jit`, on a batch."""
     return (images.astype(jnp.float32) - scale.mean) / scale.std
 
 
 def hold_out(data: Dataset, seed: int, fraction: float = 0.1) -> Dataset:
-    """Training images in two parts, to choose on one what is trained on the other.
+    """Splits the training images, so that hyperparameters can be chosen without the test images.
 
     Args:
       data: a dataset; its test images are left out of the result.
       seed: chooses the images that are held out.
-      fraction: how many of the training images these are, of every class alike.
+      fraction: the share of images to hold out, the same in every class.
 
     Returns:
-      A dataset whose test images are the held out ones, and whose scale is that of the remaining ones.
+      A dataset whose test images are the held-out ones, with the scale of the remaining training images.
     """
     train, held_out = train_test_split(
         np.arange(len(data.train_labels)),

@@ -1,54 +1,48 @@
-"""Where datasets are kept, which files somebody has put there, and what to say when there are none."""
+"""Where the files of datasets are, and what is said when they are missing or damaged."""
 
-import gzip
 import os
-import pickle
 import socket
-import tarfile
 import urllib.request
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from data.catalog import find_entry
 from data.dataset import DataError
-
-# Debian's packages of datasets.
-SYSTEM_FOLDERS: Mapping[str, Path] = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
+from data.entry import Entry
+from data.writing import first_line
 
 
 def data_folder(data_dir: str | os.PathLike[str] | None) -> Path:
-    """`data_dir`, or where tensorflow-datasets keeps its own: `TFDS_DATA_DIR`, `~/tensorflow_datasets`."""
+    """Returns `data_dir`, or by default `$TFDS_DATA_DIR` or tensorflow-datasets' `~/tensorflow_datasets`."""
     folder = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     return folder.expanduser().absolute()
 
 
-def fetched_by_hand(name: str, folder: Path) -> dict[str, Path]:
-    """The files of a dataset, by name, from the first place that has a whole set; empty if none has."""
+def fetched_by_hand(entry: Entry, folder: Path) -> dict[str, Path]:
+    """Returns the files of a dataset, by name, from the first place that has a whole set, or none."""
     manual = folder / "downloads" / "manual"
-    places = [folder / name, folder, manual / name, manual]
-    if name in SYSTEM_FOLDERS:
-        places.append(SYSTEM_FOLDERS[name])
-    entry = find_entry(name)
-    for place in places:
+    places = [folder / entry.name, folder, manual / entry.name, manual, entry.system_folder]
+    for place in filter(None, places):
         for files in (entry.files, *entry.alternatives):
             if all((place / file).exists() for file in files):
                 return {file: place / file for file in files}
     return {}
 
 
-def has_tfds(name: str, folder: Path) -> bool:
-    """Whether tensorflow-datasets has prepared the dataset there or downloaded something of it."""
-    prepared = (folder / name).glob("*/dataset_info.json")
-    downloaded = (folder / "downloads" / name).rglob("*.INFO")
-    return any(True for files in (prepared, downloaded) for _ in files)
+def prepared_by_tfds(entry: Entry, folder: Path) -> Path | None:
+    """Returns the folder that tensorflow-datasets prepared, if it can be read without TensorFlow."""
+    files = (folder / entry.name).glob(f"*/{entry.name}-train.array_record-*")
+    return max((file.parent for file in files), default=None)
+
+
+def downloaded_by_tfds(entry: Entry, folder: Path) -> bool:
+    """Returns whether tensorflow-datasets has downloaded something of the dataset."""
+    return any((folder / "downloads" / entry.name).rglob("*.INFO"))
 
 
 def reachable(url: str) -> bool:
-    """Whether something answers there within half a second (or could, behind a proxy)."""
+    """Returns whether something answers there within half a second, or could behind a proxy."""
     if urllib.request.getproxies().keys() - {"no"}:
         return True
     parts = urlsplit(url)
@@ -59,15 +53,15 @@ def reachable(url: str) -> bool:
         return False
 
 
-def not_available(name: str, folder: Path, reason: str) -> DataError:
-    """An error that says which files to put where, and what runs without them."""
-    entry = find_entry(name)
+def not_available(entry: Entry, folder: Path, reason: str) -> DataError:
+    """Returns an error that says which files to put where, and what runs without them."""
+    home = folder / entry.name
     lines = [
-        f"{name} is not in {folder} and could not be fetched: {reason}.",
+        f"{entry.name} is not in {folder} and could not be fetched: {reason}.",
         "Fetch what stands on the left, put it where the right says, and run this again:",
-        *(f"  {url} -> {folder / name / file}" for url, file in zip(entry.urls, entry.files, strict=True)),
+        *(f"  {url} -> {home / file}" for url, file in zip(entry.urls, entry.files, strict=True)),
         *(f"  ({' '.join(files)} in that folder will do as well)" for files in entry.alternatives),
-        f"  (pictures in {folder / name}/{{train,test}}/CLASS/*.{{png,jpg}} will do as well)",
+        f"  (pictures in {home}/{{train,test}}/CLASS/*.{{png,jpg}} will do as well)",
         *([entry.remark] if entry.remark else []),
         "--data-dir or the variable TFDS_DATA_DIR names another folder.",
         "Real data that needs no download: python train.py --task mnist5k-mlp",
@@ -77,38 +71,12 @@ def not_available(name: str, folder: Path, reason: str) -> DataError:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what goes wrong while a file is read into a `DataError` that names the file."""
+    """Turns whatever goes wrong while a file is read into a `DataError` that names the file."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing") from error
-    except PermissionError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except (
-        OSError,  # gzip.BadGzipFile and PIL's errors among them
-        EOFError,
-        ValueError,
-        LookupError,
-        RuntimeError,  # a zip archive that asks for what zipfile cannot do
-        pickle.UnpicklingError,
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise DataError(
-            f"{path} is truncated or damaged ({error}). It was left as it is and not used; move it away or"
-            " fetch it again."
-        ) from error
-
-
-def check_depth(path: Path, content: bytes) -> None:
-    """Raises `DataError` if a picture is a PNG file of 16 bits, which Pillow clips to 8."""
-    # Signature, length and name of the header, width, height, bits.
-    if content.startswith(b"\x89PNG") and content[24:25] > b"\x08":
-        raise DataError(f"{path} has {content[24]} bits per channel; pictures must have 8 or fewer")
-
-
-def read_gzip(path: Path) -> bytes:
-    """All of it; reading to the end checks gzip's checksum."""
-    with gzip.open(path) as stream:
-        return stream.read()
+    except DataError:
+        raise
+    # What gzip, lzma, NumPy, pickle, Pillow, tarfile and zipfile raise for damaged files has no common class.
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise DataError(f"{path} cannot be read: {reason}. Repair, replace or remove it.") from error

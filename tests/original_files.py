@@ -5,6 +5,7 @@ import io
 import pickle
 import struct
 import tarfile
+from collections import Counter
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,9 +18,9 @@ COUNTS = {"train": (3, 2, 4), "test": (1, 2, 1)}
 
 
 def shrink(monkeypatch, *names):
-    """Lets datasets have as many images of each class as `COUNTS` says."""
+    """Lets datasets have as many images of each class as `COUNTS` says, whatever the machine has of them."""
     entries = {
-        name: entry._replace(train_counts=COUNTS["train"], test_counts=COUNTS["test"])
+        name: entry._replace(train_counts=COUNTS["train"], test_counts=COUNTS["test"], system_folder=None)
         for name, entry in catalog.CATALOG.items()
         if name in names
     }
@@ -38,15 +39,21 @@ def write_idx(folder: Path):
     for split, part in (("train", "train"), ("test", "t10k")):
         images, labels = rows(split, (28, 28))
         for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
-            header = struct.pack(f">{1 + array.ndim}i", 0x0800 + array.ndim, *array.shape)
-            with gzip.open(folder / f"{part}-{kind}-ubyte.gz", "wb") as file:
-                file.write(header + array.tobytes())
+            write_idx_array(folder / f"{part}-{kind}-ubyte.gz", array)
+
+
+def write_idx_array(path: Path, array: np.ndarray):
+    header = struct.pack(f">{1 + array.ndim}i", 0x0800 + array.ndim, *array.shape)
+    path.write_bytes(gzip.compress(header + array.tobytes()))
 
 
 def write_cifar(path: Path, name: str):
     """A binary or a pickled archive, by its name; CIFAR-100's coarse labels are 7."""
     path.parent.mkdir(parents=True, exist_ok=True)
     binary = "binary" in path.name
+    folder = path.name.removesuffix(".tar.gz")
+    if name == "cifar10":
+        folder = f"cifar-10-batches-{'bin' if binary else 'py'}"
     with tarfile.open(path, "w:gz") as archive:
         for split in ("train", "test"):
             images, labels = rows(split, (32, 32, 3))
@@ -62,7 +69,7 @@ def write_cifar(path: Path, name: str):
                 content = _binary(name, labels[where], planes[where])
                 if not binary:
                     content = _pickled(name, labels[where], planes[where])
-                member = tarfile.TarInfo(f"{name}/{part}{'.bin' if binary else ''}")
+                member = tarfile.TarInfo(f"{folder}/{part}{'.bin' if binary else ''}")
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
 
@@ -103,13 +110,14 @@ def write_tiny_imagenet(folder: Path):
     annotations = []
     for split in ("train", "test"):
         images, labels = rows(split, (64, 64, 3))
-        seen = set()
-        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        seen = Counter()
+        for image, label in zip(images, labels, strict=True):
             wnid = wnids[label]
             place = folder / "val" / "images" if split == "test" else folder / "train" / wnid / "images"
             place.mkdir(parents=True, exist_ok=True)
-            picture = Image.fromarray(image).convert("RGB" if place in seen else "L")
-            seen.add(place)
+            i = seen[place]
+            seen[place] += 1
+            picture = Image.fromarray(image).convert("RGB" if i else "L")
             file = place / (f"val_{i}.JPEG" if split == "test" else f"{wnid}_{i}.JPEG")
             picture.save(file, "jpeg")
             with Image.open(file) as written:

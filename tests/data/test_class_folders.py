@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 import data
-from data import DataError, class_folders, describe_source, files
-from data.dataset import make_dataset
+from data import DataError
+from data.dataset import describe_source, make_dataset
+from data.entry import SPLITS
 from training.config import Flags, UsageError
 from training.run import Session
 from training.run_folder import RunFolder
@@ -19,17 +20,10 @@ from training.run_folder import RunFolder
 CLASSES = ("airplane", "bird", "cat")
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    original_files.shrink(monkeypatch, "cifar10", "cifar100", "mnist")
-    monkeypatch.setattr(data, "reachable", lambda url: False)
-    monkeypatch.setattr(files, "SYSTEM_FOLDERS", {})
-
-
 def write(folder, suffix="png", shape=(32, 32, 3), **options):
     """Class folders of random images; returns those of each split in the order of class and name."""
     written = {}
-    for split in class_folders.SPLITS:
+    for split in SPLITS:
         images, labels = original_files.rows(split, shape)
         order = np.argsort(labels, kind="stable")
         written[split] = images[order], labels[order]
@@ -105,7 +99,7 @@ def test_a_folder_of_superclasses_above_the_class_does_not_matter(folder):
     write(folder)
     expected = data.load("cifar10", folder.parent)
     (folder / "arrays.npz").unlink()
-    for split in class_folders.SPLITS:
+    for split in SPLITS:
         (folder / split / "animals").mkdir()
         (folder / split / "cat").rename(folder / split / "animals" / "cat")
     np.testing.assert_array_equal(data.load("cifar10", folder.parent).train_images, expected.train_images)
@@ -119,90 +113,10 @@ def test_the_original_files_go_before_a_copy(folder):
 
 
 def test_arrays_of_an_older_version_are_the_original(folder):
-    rows = [original_files.rows(split, (32, 32, 3)) for split in class_folders.SPLITS]
+    rows = [original_files.rows(split, (32, 32, 3)) for split in SPLITS]
     data.cache.write(folder / "arrays.npz", make_dataset(*rows[0], *rows[1]))
     source = data.load("cifar10", folder.parent).source
     assert (source.name, source.format, source.train_images) == ("CIFAR-10", "original", 9)
-
-
-def first(folder, pattern):
-    return sorted(folder.glob(pattern))[0]
-
-
-def cut(folder):
-    path = first(folder, "train/bird/*")
-    path.write_bytes(path.read_bytes()[:-300])
-
-
-def sixteen_bits(folder):
-    Image.fromarray(np.full((32, 32), 40_000, np.uint16)).save(first(folder, "train/cat/*"), "png")
-
-
-def no_picture(folder):
-    first(folder, "test/cat/*").write_bytes(b"<html>404</html>")
-
-
-def other_size(folder):
-    Image.new("RGB", (33, 32)).save(first(folder, "test/cat/*"), format="PNG")
-
-
-def other_format(folder):
-    Image.new("RGB", (32, 32)).save(first(folder, "test/cat/*"), format="JPEG")
-
-
-def beside_the_classes(folder):
-    first(folder, "train/cat/*").rename(folder / "train" / "stray.png")
-
-
-def twice(folder):
-    (folder / "train" / "more" / "cat").mkdir(parents=True)
-    first(folder, "train/cat/*").rename(folder / "train" / "more" / "cat" / "x.png")
-
-
-def fourth_class(folder):
-    for split in class_folders.SPLITS:
-        (folder / split / "dog").mkdir()
-        shutil.copy(first(folder, f"{split}/cat/*"), folder / split / "dog" / "1.png")
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda folder: shutil.rmtree(folder / "test"), r"cifar10/test is missing: class folders need train"),
-        (lambda folder: shutil.rmtree(folder / "train"), r"cifar10/train is missing"),
-        (lambda folder: shutil.rmtree(folder / "test" / "cat"), r"cifar10 has class .* one split only: cat"),
-        (fourth_class, r"cifar10/train holds pictures in 4 class folders; CIFAR-10 has 3 classes"),
-        (
-            lambda folder: first(folder, "train/cat/*").unlink(),
-            r"folder cat of .*cifar10/train holds 3 pictures; CIFAR-10 has 4 of that class in its train",
-        ),
-        (cut, r"train/bird/0003\.png is truncated or damaged"),
-        (sixteen_bits, r"train/cat/0005\.png has 16 bits per channel; pictures must have 8"),
-        (no_picture, r"test/cat/0003\.png is truncated or damaged"),
-        (other_size, r"test/cat/0003\.png has 33 x 32 pixels; pictures of CIFAR-10 have 32 x 32"),
-        (other_format, r"test/cat/0003\.png is JPEG and .*train/airplane/0000\.png is PNG"),
-        (beside_the_classes, r"train/stray\.png is in no class folder"),
-        (twice, r"train/cat and .*train/more/cat are folders of the same class"),
-    ],
-)
-def test_what_is_not_whole_is_named_and_nothing_is_kept(damage, message, folder):
-    write(folder)
-    damage(folder)
-    left = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.raises(DataError, match=message):
-        data.load("cifar10", folder.parent)
-    assert left == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_wherever_a_file_is_cut_an_error_names_it(suffix, folder):
-    write(folder, suffix)
-    path = first(folder, "train/bird/*")
-    whole = path.read_bytes()
-    for length in range(0, len(whole) - 20, 97):
-        path.write_bytes(whole[:length])
-        with pytest.raises(DataError, match=r"train/bird/0003.* is truncated or damaged"):
-            class_folders.read("cifar10", folder)
 
 
 def test_without_anything_the_message_names_the_folders(tmp_path):

@@ -5,7 +5,6 @@ import pytest
 
 import train
 import training.config
-from data import files
 from training.config import Flags
 from training.tasks import TASKS
 
@@ -34,7 +33,6 @@ def write(name, folder):
 )
 def test_twenty_steps(name, tmp_path, monkeypatch):
     monkeypatch.setattr(original_files, "COUNTS", COUNTS)
-    monkeypatch.setattr(files, "SYSTEM_FOLDERS", {})
     original_files.shrink(monkeypatch, write(name, tmp_path))
     tasks = {**TASKS, name: TASKS[name]._replace(train_size=sum(COUNTS["train"]), validation=False)}
     for module in (train, training.config):

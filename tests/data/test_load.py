@@ -1,34 +1,22 @@
-"""`data.load` through tensorflow-datasets: the mock, original files of every kind, what is refused."""
+"""Where `data.load` finds datasets, and that it prepares them once."""
 
-import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import original_files
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 from tensorflow_datasets.core.download import downloader
+from tensorflow_datasets.core.hashing import Hasher
 
 import data
-from data import DataError, catalog, files
+from data import DataError, catalog, files, mnist
+from data.entry import SPLITS, stored_order
 
 SHAPES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    original_files.shrink(monkeypatch, *SHAPES)
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-    """No server answers and Debian's packages are not there, whatever machine this runs on."""
-    monkeypatch.setattr(files, "SYSTEM_FOLDERS", {})
-    monkeypatch.setattr(files.urllib.request, "getproxies", dict)
-
-    def refuse(address, timeout):
-        raise ConnectionRefusedError
-
-    monkeypatch.setattr(files.socket, "create_connection", refuse)
 
 
 def assert_loaded(loaded, name):
@@ -53,22 +41,6 @@ def write(place, name, file=None):
         original_files.write_cifar(place / file, name)
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
-def test_the_mock_of_tensorflow_datasets(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "reachable", lambda url: True)
-    with tfds.testing.mock_data(num_examples=20):
-        examples = list(map(tfds.data_source(name, split="train").__getitem__, range(20)))
-        entry = catalog.CATALOG[name]
-        classes = {"mnist": 10, "cifar10": 10, "cifar100": 100}[name]
-        counts = tuple(np.bincount([example["label"] for example in examples], minlength=classes))
-        entry = entry._replace(train_counts=counts, test_counts=counts)
-        monkeypatch.setattr(catalog, "CATALOG", {name: entry})
-        loaded = data.load(name, tmp_path)
-    np.testing.assert_array_equal(loaded.train_images, [example["image"] for example in examples])
-    np.testing.assert_array_equal(loaded.test_labels, [example["label"] for example in examples])
-    assert loaded.train_images.shape[1:] == SHAPES[name]
-
-
 @pytest.mark.parametrize(
     ("name", "place", "file"),
     [
@@ -86,7 +58,7 @@ def test_files_fetched_by_hand_are_prepared_once(name, place, file, tmp_path):
     first = data.load(name, tmp_path)
     assert_loaded(first, name)
     for path in tmp_path.rglob("*"):
-        if path.is_file() and path.name != "arrays.npz":
+        if path.is_file() and path.name not in ("arrays.npz", ".lock"):
             path.unlink()
     second = data.load(name, tmp_path)
     for a, b in zip(first, second, strict=True):
@@ -95,29 +67,67 @@ def test_files_fetched_by_hand_are_prepared_once(name, place, file, tmp_path):
 
 def test_debians_package_is_enough(tmp_path, monkeypatch):
     write(tmp_path / "system", "fashion_mnist")
-    monkeypatch.setattr(files, "SYSTEM_FOLDERS", {"fashion_mnist": tmp_path / "system"})
+    entry = catalog.CATALOG["fashion_mnist"]._replace(system_folder=tmp_path / "system")
+    monkeypatch.setattr(catalog, "CATALOG", {"fashion_mnist": entry})
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "home"))
     assert_loaded(data.load("fashion_mnist"), "fashion_mnist")
     assert (tmp_path / "home" / "fashion_mnist" / "arrays.npz").exists()
 
 
-def test_what_tensorflow_datasets_has_prepared_is_used(tmp_path):
+class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Stores the rows of `original_files` as tensorflow-datasets stores those of MNIST."""
+
+    name = "mnist"
+    VERSION = tfds.core.Version("3.0.1")
+
+    def _info(self):
+        image, label = tfds.features.Image(shape=SHAPES["mnist"]), tfds.features.ClassLabel(num_classes=10)
+        features = tfds.features.FeaturesDict({"image": image, "label": label})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in SPLITS}
+
+    def _generate_examples(self, split):
+        images, labels = original_files.rows(split, SHAPES["mnist"])
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            yield i, {"image": Image.fromarray(image[..., 0]), "label": int(label)}
+
+
+@pytest.fixture(scope="module")
+def prepared_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    Mnist(data_dir=folder).download_and_prepare(file_format="array_record")
+    return folder
+
+
+@pytest.fixture
+def prepared(prepared_once, tmp_path):
+    shutil.copytree(prepared_once, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "mnist" / "3.0.1"
+
+
+def test_what_tensorflow_datasets_has_prepared_is_used_and_is_the_same_as_the_original(prepared, tmp_path):
+    loaded = data.load("mnist", tmp_path)
+    assert_loaded(loaded, "mnist")
+    write(tmp_path / "original", "mnist")
+    assert loaded.source == data.load("mnist", tmp_path / "original").source
+
+
+def test_what_only_tensorflow_can_read_does_not_matter(prepared, tmp_path):
+    for path in prepared.glob("*array_record*"):
+        path.rename(prepared / path.name.replace("array_record", "tfrecord"))
+    with pytest.raises(DataError, match="could not be fetched"):
+        data.load("mnist", tmp_path)
     write(tmp_path, "mnist")
-    data.load("mnist", tmp_path)
-    for path in [*tmp_path.glob("*.gz"), tmp_path / "mnist" / "arrays.npz"]:
-        path.unlink()
     assert_loaded(data.load("mnist", tmp_path), "mnist")
 
 
-def test_what_only_tensorflow_can_read_is_prepared_again_beside_it(tmp_path):
-    write(tmp_path, "mnist")
-    prepared = tmp_path / "mnist" / "3.0.1"
-    prepared.mkdir(parents=True)
-    info = {"name": "mnist", "version": "3.0.1", "fileFormat": "tfrecord"}
-    (prepared / "dataset_info.json").write_text(json.dumps(info))
-    (prepared / "features.json").write_text(json.dumps({}))
-    assert_loaded(data.load("mnist", tmp_path), "mnist")
-    assert sorted(path.name for path in prepared.iterdir()) == ["dataset_info.json", "features.json"]
+@pytest.mark.parametrize("split", SPLITS)
+def test_rows_are_ordered_by_the_hash_of_tensorflow_datasets(split):
+    keys = ["n01/n01_0.JPEG", "n02/n02_10.JPEG", *range(50)]
+    hashes = [Hasher(split).hash_key(key) for key in keys]
+    assert stored_order(split, keys) == np.argsort(np.array(hashes, object)).tolist()
 
 
 def test_the_default_folder_is_that_of_tensorflow_datasets(monkeypatch, tmp_path):
@@ -143,7 +153,7 @@ def test_offline_the_message_says_what_to_put_where(name, tmp_path):
 
 def test_what_fails_on_the_way_says_the_same(tmp_path, monkeypatch):
     """A server that answers at first, and then tensorflow-datasets cannot fetch from it."""
-    monkeypatch.setattr(data, "reachable", lambda url: True)
+    monkeypatch.setattr(files, "reachable", lambda url: True)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz -> .*cifar10/cifar-10-binary"):
         data.load("cifar10", tmp_path)
@@ -201,57 +211,68 @@ def test_an_incomplete_set_of_files_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("counts", "message"),
-    [
-        ((3, 2, 5), "labels-idx1-ubyte.gz should hold the 10 train images of mnist, but holds 9"),
-        ((4, 1, 4), "is not the train part of mnist: of class 0 that has 4 images, not 3"),
-        ((5, 4), "is not the train part of mnist: that has 2 classes, and a label in there is 2"),
-    ],
-)
-def test_other_rows_than_known_are_refused_before_anything_is_kept(counts, message, tmp_path, monkeypatch):
-    write(tmp_path, "mnist")
-    entry = catalog.CATALOG["mnist"]._replace(train_counts=counts)
-    monkeypatch.setattr(catalog, "CATALOG", {"mnist": entry})
-    with pytest.raises(DataError, match=message):
-        data.load("mnist", tmp_path)
-    assert list((tmp_path / "mnist").iterdir()) == []
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-@pytest.mark.parametrize(
     ("file", "damage"),
     [
-        ("mnist-train.array_record-00000-of-00001", flip),
-        ("mnist-test.array_record-00000-of-00001", cut),
-        ("mnist-train.array_record-00000-of-00001", lambda path: path.unlink()),
-        ("dataset_info.json", cut),
+        ("mnist-train.array_record-00000-of-00001", lambda content: content[:100] + content[101:]),
+        ("mnist-test.array_record-00000-of-00001", lambda content: content[: len(content) // 2]),
+        ("dataset_info.json", lambda content: content[:100]),
+        ("features.json", lambda content: b""),
     ],
 )
-def test_damaged_prepared_files_are_named_and_left_alone(file, damage, tmp_path):
-    write(tmp_path, "mnist")
-    data.load("mnist", tmp_path)
-    (tmp_path / "mnist" / "arrays.npz").unlink()
-    damage(tmp_path / "mnist" / "3.0.1" / file)
-    left = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(DataError, match=r"tensorflow-datasets prepared in .*mnist.* is damaged"):
+def test_damaged_prepared_files_are_named_and_left_alone(file, damage, prepared, tmp_path):
+    (prepared / file).write_bytes(damage((prepared / file).read_bytes()))
+    left = {path: path.read_bytes() for path in prepared.iterdir()}
+    with pytest.raises(DataError, match=r"mnist/3\.0\.1 cannot be read"):
         data.load("mnist", tmp_path)
-    assert left == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-
-
-def test_prepared_rows_are_counted(tmp_path, monkeypatch):
+    assert left == {path: path.read_bytes() for path in prepared.iterdir()}
+    # The original files are better, and what is damaged is then not blamed.
     write(tmp_path, "mnist")
-    data.load("mnist", tmp_path)
-    (tmp_path / "mnist" / "arrays.npz").unlink()
+    assert_loaded(data.load("mnist", tmp_path), "mnist")
+
+
+def test_prepared_rows_are_counted(prepared, tmp_path, monkeypatch):
     entry = catalog.CATALOG["mnist"]._replace(test_counts=(1, 2, 2))
     monkeypatch.setattr(catalog, "CATALOG", {"mnist": entry})
-    with pytest.raises(DataError, match=r"mnist/3\.0\.1 should hold the 5 test images of mnist, but holds 4"):
+    with pytest.raises(DataError, match=r"mnist/3\.0\.1 should hold test images .* holds \(4, 28, 28, 1\)"):
+        data.load("mnist", tmp_path)
+
+
+def test_of_two_that_prepare_at_once_one_waits_and_reads_what_the_other_made(tmp_path, monkeypatch):
+    write(tmp_path, "mnist")
+    entry, started, go_on = catalog.CATALOG["mnist"], threading.Event(), threading.Event()
+    read = []
+
+    def slow(entry, files, split):
+        read.append(split)
+        started.set()
+        assert go_on.wait(60)
+        return mnist.MNIST.read(entry, files, split)
+
+    monkeypatch.setattr(catalog, "CATALOG", {"mnist": entry._replace(read=slow)})
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(data.load, "mnist", tmp_path)
+        assert started.wait(60)
+        second = pool.submit(data.load, "mnist", tmp_path)
+        assert not wait([second], timeout=0.2).done
+        go_on.set()
+        assert first.result(60).source == second.result(60).source
+    assert read == ["train", "test"]
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    write(tmp_path, "mnist")
+    (tmp_path / "mnist" / "incomplete.X1Y2_3.0.1").mkdir(parents=True)
+    (tmp_path / "mnist" / "incomplete.X1Y2_3.0.1" / "mnist-train.array_record").write_text("half")
+    (tmp_path / "mnist" / "arrays.npz.123.part").write_text("half")
+    data.load("mnist", tmp_path)
+    assert sorted(path.name for path in (tmp_path / "mnist").iterdir()) == [".lock", "arrays.npz"]
+
+
+def test_a_full_disk_while_downloading_is_not_a_missing_network(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "reachable", lambda url: True)
+    monkeypatch.setattr(tfds.download, "DownloadManager", full)
+    with pytest.raises(DataError, match=r"downloads could not be written: No space left on device$"):
         data.load("mnist", tmp_path)

@@ -1,0 +1,65 @@
+"""What is known of a dataset before its files are read."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import md5
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from data.dataset import DataError
+
+SPLITS = ("train", "test")
+
+
+class Entry(NamedTuple):
+    """Describes a dataset that is read from files."""
+
+    name: str  # what `data.load` and tensorflow-datasets call it
+    title: str  # what results call it
+    image_shape: tuple[int, int, int]  # height, width, channels
+    train_counts: tuple[int, ...]  # number of images per class
+    test_counts: tuple[int, ...]
+    urls: tuple[str, ...]  # of its files
+    # Returns images and labels, given this entry, the files by name, and the split.
+    read: Callable[["Entry", Mapping[str, Path], str], tuple[np.ndarray, np.ndarray]]
+    alternatives: tuple[tuple[str, ...], ...] = ()  # sets of files that hold the same
+    remark: str = ""  # further advice to somebody who has no network
+    system_folder: Path | None = None  # where a package of the operating system puts the files
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(url.rpartition("/")[2] for url in self.urls)
+
+    def counts(self, split: str) -> tuple[int, ...]:
+        return self.train_counts if split == "train" else self.test_counts
+
+    def check(
+        self, split: str, images: np.ndarray, labels: np.ndarray, file: Path, images_file: Path | None = None
+    ) -> None:
+        """Raises `DataError`, which names the file, unless all images of all classes are there."""
+        expected, found = Counter(dict(enumerate(self.counts(split)))), Counter(labels.ravel().tolist())
+        for what, array, shape, dtype, where in (
+            ("images", images, (expected.total(), *self.image_shape), np.uint8, images_file or file),
+            ("labels", labels, (expected.total(),), np.integer, file),
+        ):
+            if array.shape != shape or not np.issubdtype(array.dtype, dtype):
+                raise DataError(
+                    f"{where} should hold {split} {what} of {self.title} of shape {shape}"
+                    f" {dtype.__name__}, but holds {array.shape} {array.dtype}"
+                )
+        for label in sorted(found | expected):
+            if found[label] != expected[label]:
+                raise DataError(
+                    f"{file} is not the {split} split of {self.title}: that has {expected[label]:,} images"
+                    f" of class {label}, not {found[label]:,}"
+                )
+
+
+def stored_order(split: str, keys: Sequence[str | int]) -> list[int]:
+    """Returns indices of `keys`, ordered as tensorflow-datasets stores the examples that have these keys.
+
+    So a dataset has one hash, whether it comes from its original files or from tensorflow-datasets.
+    """
+    return sorted(range(len(keys)), key=lambda i: md5(f"{split}{keys[i]}".encode()).digest())

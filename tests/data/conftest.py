@@ -1,0 +1,20 @@
+import original_files
+import pytest
+
+from data import catalog, files
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    original_files.shrink(monkeypatch, *catalog.CATALOG)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """No server answers, whatever machine this runs on."""
+
+    def refuse(address, timeout):
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(files.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(files.socket, "create_connection", refuse)

@@ -1,0 +1,522 @@
+"""What `data.load` says of files that are not as they should be. Every row leaves the disk as it was."""
+
+import gzip
+import io
+import pickle
+import shutil
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import original_files
+import pytest
+from PIL import Image
+
+import data
+from data import DataError
+
+CLASSES = ("airplane", "bird", "cat")
+IDX = "t10k-{}-ubyte.gz"
+IMAGES, LABELS = IDX.format("images-idx3"), IDX.format("labels-idx1")
+ANNOTATIONS = "val/val_annotations.txt"
+BINARY, PICKLES = "cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"
+TINY = "tiny_imagenet/tiny-imagenet-200"
+
+
+def write_classes(folder, suffix="png"):
+    for split in ("train", "test"):
+        for i, (image, label) in enumerate(zip(*original_files.rows(split, (32, 32, 3)), strict=True)):
+            place = folder / split / CLASSES[label]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(place / f"{i}.{suffix}")
+
+
+def write_arrays(folder, name="cifar10"):
+    rows = [array for split in ("train", "test") for array in original_files.rows(split, (32, 32, 3))]
+    data.cache.write(folder / "arrays.npz", data.make_dataset(*rows))
+
+
+def write_zip(home):
+    original_files.write_tiny_imagenet(home / "tiny-imagenet-200")
+    shutil.make_archive(home / "tiny-imagenet-200", "zip", home, "tiny-imagenet-200")
+    shutil.rmtree(home / "tiny-imagenet-200")
+
+
+# What is laid out, by the name of the layout: the dataset, and how it is written into the folder `home`.
+LAYOUTS = {
+    "mnist": ("mnist", lambda home: original_files.write_idx(home)),
+    BINARY: ("cifar10", lambda home: original_files.write_cifar(home / BINARY, "cifar10")),
+    PICKLES: ("cifar10", lambda home: original_files.write_cifar(home / PICKLES, "cifar10")),
+    "cifar-100-binary.tar.gz": (
+        "cifar100",
+        lambda home: original_files.write_cifar(home / "cifar-100-binary.tar.gz", "cifar100"),
+    ),
+    "cifar-100-python.tar.gz": (
+        "cifar100",
+        lambda home: original_files.write_cifar(home / "cifar-100-python.tar.gz", "cifar100"),
+    ),
+    "tiny": ("tiny_imagenet", lambda home: original_files.write_tiny_imagenet(home / "tiny-imagenet-200")),
+    "tiny.zip": ("tiny_imagenet", write_zip),
+    "classes": ("cifar10", write_classes),
+    "arrays": ("cifar10", write_arrays),
+}
+
+
+# Kinds of damage: functions of a path or a folder.
+def cut(file, length=-300):
+    return on(file, lambda content: content[:length])
+
+
+def flip(file, at):
+    """Changes a bit of the byte at a place, given as a fraction of the length if it is one."""
+
+    def change(content):
+        content = bytearray(content)
+        content[int(at * len(content)) if isinstance(at, float) else at] ^= 0x10
+        return bytes(content)
+
+    return on(file, change)
+
+
+def on(file, change):
+    def damage(home):
+        path = home / file
+        path.write_bytes(change(path.read_bytes()))
+
+    return damage
+
+
+def text(file, content):
+    return lambda home: (home / file).write_text(content)
+
+
+def remove(file):
+    return lambda home: shutil.rmtree(home / file) if (home / file).is_dir() else (home / file).unlink()
+
+
+def idx(file, change, split="test"):
+    """Other rows in a file of MNIST."""
+
+    def damage(home):
+        images, labels = original_files.rows(split, (28, 28))
+        original_files.write_idx_array(home / file, change(images if "images" in file else labels))
+
+    return damage
+
+
+def member(file, name, content):
+    """An archive with one file in it."""
+
+    def damage(home):
+        with tarfile.open(home / file, "w:gz") as archive:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+    return damage
+
+
+def pickled(change, file="cifar-100-python.tar.gz"):
+    """A pickle of CIFAR-100's training images, changed."""
+    images, labels = np.zeros((9, 3072), np.uint8), original_files.rows("train", (1,))[1].tolist()
+    content = change({b"data": images, b"fine_labels": labels})
+    return member(file, "cifar-100-python/train", pickle.dumps(content, protocol=3))
+
+
+def raw_pickle(content):
+    return member("cifar-100-python.tar.gz", "cifar-100-python/train", content)
+
+
+def picture(file, format, size=(32, 32), mode="RGB"):
+    return lambda home: Image.new(mode, size).save(home / next_file(home, file), format=format)
+
+
+def next_file(home, pattern):
+    return sorted(home.glob(pattern))[0]
+
+
+def png_header(pattern, width, height):
+    """A PNG file that says it is of this size and holds next to nothing."""
+
+    def chunk(name, content):
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return lambda home: next_file(home, pattern).write_bytes(content)
+
+
+def arrays(**changes):
+    """Other arrays in the file of a prepared dataset; `None` leaves one out."""
+
+    def damage(home):
+        with np.load(home / "arrays.npz") as file:
+            named = dict(file)
+        for name, change in changes.items():
+            if change is None:
+                del named[name]
+            else:
+                named[name] = change(named[name]) if callable(change) else change
+        np.savez(home / "arrays.npz", **named)
+
+    return damage
+
+
+def one_array(home):
+    with (home / "arrays.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+def a_folder(file):
+    def damage(home):
+        (home / file).unlink()
+        (home / file).mkdir()
+
+    return damage
+
+
+def lzma_zip(home):
+    with zipfile.ZipFile(home / "tiny-imagenet-200.zip") as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(home / "tiny-imagenet-200.zip", "w", zipfile.ZIP_LZMA) as archive:
+        for name, value in content.items():
+            archive.writestr(name, value)
+        place = archive.getinfo("tiny-imagenet-200/wnids.txt").header_offset
+    flip("tiny-imagenet-200.zip", place + 70)(home)
+
+
+def fourth_class(home):
+    for split in ("train", "test"):
+        (home / split / "dog").mkdir()
+        shutil.copy(next_file(home, f"{split}/cat/*"), home / split / "dog" / "1.png")
+
+
+def class_twice(home):
+    (home / "train" / "more" / "cat").mkdir(parents=True)
+    next_file(home, "train/cat/*").rename(home / "train" / "more" / "cat" / "x.png")
+
+
+def sixteen_bits(home):
+    Image.fromarray(np.full((32, 32), 40_000, np.uint16)).save(next_file(home, "train/cat/*"), "png")
+
+
+HARM = b"cposix\nmkdir\n(S'harm'\ntR."
+VALIDATION = "tiny-imagenet-200/val/images/val_1.JPEG"
+TINY_ANNOTATIONS = f"tiny-imagenet-200/{ANNOTATIONS}"
+
+ROWS = [
+    # IDX files
+    ("mnist", cut(IMAGES), rf"{IMAGES} cannot be read: Compressed file ended"),
+    ("mnist", cut(LABELS, 20), rf"{LABELS} cannot be read: Compressed file ended"),
+    ("mnist", flip(IMAGES, 0.5), rf"{IMAGES} cannot be read"),
+    ("mnist", flip(LABELS, -6), rf"{LABELS} cannot be read: CRC check failed"),
+    ("mnist", text(IMAGES, "<html>404</html>"), rf"{IMAGES} cannot be read: Not a gzipped file"),
+    ("mnist", text(LABELS, ""), rf"{LABELS} cannot be read"),
+    ("mnist", a_folder(LABELS), rf"{LABELS} cannot be read: Is a directory"),
+    (
+        "mnist",
+        idx(IMAGES, lambda rows: np.zeros(100, np.uint8)),
+        rf"{IMAGES} .* its magic number is 2049, not 2051",
+    ),
+    ("mnist", idx(IMAGES, lambda rows: np.zeros((4, 32, 32), np.uint8)), rf"{IMAGES} .* \(4, 32, 32, 1\)"),
+    (
+        "mnist",
+        idx(LABELS, lambda rows: rows[:3]),
+        rf"{LABELS} should hold test labels of MNIST of shape \(4,\)",
+    ),
+    (
+        "mnist",
+        idx(IMAGES, lambda rows: rows[:3]),
+        rf"{IMAGES} should hold test images .* holds \(3, 28, 28, 1\)",
+    ),
+    (
+        "mnist",
+        idx(LABELS, lambda rows: rows + 1),
+        rf"{LABELS} is not the test split of MNIST.* of class 0, not 0",
+    ),
+    ("mnist", idx(LABELS, lambda rows: rows + 253), rf"{LABELS} is not the test split of MNIST"),
+    ("mnist", idx(LABELS, lambda rows: 0 * rows), rf"{LABELS} .* has 1 images of class 0, not 4"),
+    # Archives
+    *[
+        (file, damage(file), rf"{file} cannot be read")
+        for file in (BINARY, PICKLES, "cifar-100-binary.tar.gz", "cifar-100-python.tar.gz")
+        for damage in (
+            lambda file: on(file, lambda content: content[: len(content) // 2]),
+            lambda file: flip(file, -12),
+            lambda file: flip(file, -6),
+            lambda file: text(file, "<html>404</html>"),
+            lambda file: text(file, ""),
+            lambda file: on(file, lambda content: gzip.compress(b"no tar archive" * 100)),
+        )
+    ],
+    (BINARY, member(BINARY, "cifar-10-batches-bin/test_batch.bin", b""), r"data_batch_1\.bin' not found"),
+    (
+        "cifar-100-binary.tar.gz",
+        member("cifar-100-binary.tar.gz", "cifar-100-binary/train.bin", bytes(3000)),
+        r"cifar-100-binary\.tar\.gz cannot be read: cannot reshape",
+    ),
+    (
+        "cifar-100-binary.tar.gz",
+        member("cifar-100-binary.tar.gz", "cifar-100-binary/train.bin", bytes(8 * 3074)),
+        r"cifar-100-binary\.tar\.gz should hold train images of CIFAR-100 of shape \(9, .* \(8, 32, 32, 3\)",
+    ),
+    # Pickles
+    *[
+        ("cifar-100-python.tar.gz", damage, rf"cifar-100-python\.tar\.gz .*{message}")
+        for damage, message in (
+            (pickled(lambda batch: list(batch)), "cannot be read: list indices must be integers"),
+            (pickled(lambda batch: None), "cannot be read"),
+            (pickled(lambda batch: {}), "cannot be read: b'fine_labels'"),
+            (pickled(lambda batch: batch | {b"data": [1]}), r"cannot be read: its data should"),
+            (pickled(lambda batch: batch | {b"data": 5}), "cannot be read"),
+            (
+                pickled(lambda batch: batch | {b"data": batch[b"data"].reshape(-1, 32, 32, 3)}),
+                r"cannot be read: its data should have the shape \(n, 3072\), not \(9, 32, 32, 3\)",
+            ),
+            (
+                pickled(lambda batch: batch | {b"data": batch[b"data"].astype(float)}),
+                "cannot be read: its data should be uint8, not float64",
+            ),
+            (pickled(lambda batch: batch | {b"data": batch[b"data"].astype(object)}), "not object"),
+            (pickled(lambda batch: batch | {b"fine_labels": [0] * 8}), r"should hold train labels .* \(8,\)"),
+            (
+                pickled(lambda batch: batch | {b"fine_labels": [0.5] * 9}),
+                "labels .* integer, but holds .*float64",
+            ),
+            (pickled(lambda batch: batch | {b"fine_labels": ["a"] * 9}), "labels .* integer, but holds"),
+            (pickled(lambda batch: batch | {b"fine_labels": [[0]] * 9}), r"but holds \(9, 1\)"),
+            (
+                pickled(lambda batch: batch | {b"fine_labels": [-1] * 9}),
+                "is not the train split of CIFAR-100",
+            ),
+            (pickled(lambda batch: batch | {b"fine_labels": [2**70] * 9}), "but holds .* object"),
+            (raw_pickle(HARM), r"cannot be read: it holds posix\.mkdir"),
+            (raw_pickle(b"ceval\neval\n(S'1'\ntR."), "cannot be read: it holds"),
+            # Of a few bytes, and what they ask for.
+            (raw_pickle(b"\x80\x02}r\xff\xff\xff\x0f."), "cannot be read"),
+            (raw_pickle(b"\x80\x03B\xff\xff\xff\x1f."), "cannot be read"),
+            (raw_pickle(b"\x80\x05\x96" + struct.pack("<Q", 2**31) + b"."), "cannot be read"),
+            (raw_pickle(b"cnumpy\nndarray\n(I2147483648\ntR."), "cannot be read"),
+            (raw_pickle(b""), "cannot be read"),
+        )
+    ],
+    # Tiny ImageNet
+    *[
+        (layout, damage, rf"tiny-imagenet-200/.*{message}")
+        for layout in ["tiny"]
+        for damage, message in (
+            (remove("tiny-imagenet-200/wnids.txt"), r"wnids\.txt cannot be read: No such file"),
+            (text("tiny-imagenet-200/wnids.txt", "n01\nn02\n"), r"wnids\.txt names 2 classes, not 3"),
+            (text("tiny-imagenet-200/wnids.txt", "n01\nn02\nn02\n"), r"wnids\.txt names 2 classes, not 3"),
+            (remove("tiny-imagenet-200/train/n02"), r"train/n02/images/n02_\d\.JPEG cannot be read: No such"),
+            (
+                remove("tiny-imagenet-200/train/n01/images/n01_1.JPEG"),
+                r"n01/images/n01_1\.JPEG cannot be read",
+            ),
+            (remove(TINY_ANNOTATIONS), rf"{ANNOTATIONS} cannot be read: No such file"),
+            (
+                text(TINY_ANNOTATIONS, "val_0.JPEG\tn07\t0\n"),
+                rf"{ANNOTATIONS} gives val_0.JPEG the class 'n07'",
+            ),
+            (text(TINY_ANNOTATIONS, "val_0.JPEG\n"), rf"{ANNOTATIONS} gives val_0.JPEG the class ''"),
+            (text(TINY_ANNOTATIONS, "val_0.JPEG\tn01\n"), rf"{ANNOTATIONS} should hold test images .* \(4,"),
+            (text(TINY_ANNOTATIONS, "val_0.JPEG\tn01\n" * 2), rf"{ANNOTATIONS} lists val_0.JPEG twice"),
+            (
+                on(TINY_ANNOTATIONS, lambda rows: b"\xff" + rows),
+                r"val_0\.JPEG cannot be read: No such file",
+            ),
+            (
+                on(TINY_ANNOTATIONS, lambda rows: rows.replace(b"n02", b"n01")),
+                "is not the test split of Tiny",
+            ),
+            (remove(VALIDATION), r"val/images/val_1\.JPEG cannot be read: No such file"),
+            (cut(VALIDATION, 700), r"val/images/val_1\.JPEG cannot be read: .*truncated"),
+            (cut(VALIDATION, 0), r"val/images/val_1\.JPEG is no JPEG file"),
+            (picture(VALIDATION, "JPEG", (63, 64)), r"val_1\.JPEG has 63 x 64 pixels, not 64 x 64"),
+            (picture(VALIDATION, "EPS", (64, 64)), r"val_1\.JPEG is no JPEG file"),
+            (picture(VALIDATION, "PNG", (64, 64)), r"val_1\.JPEG is no JPEG file"),
+            (picture(VALIDATION, "TIFF", (64, 64)), r"val_1\.JPEG is no JPEG file"),
+        )
+    ],
+    ("tiny.zip", lzma_zip, r"tiny-imagenet-200\.zip/wnids\.txt cannot be read"),
+    (
+        "tiny.zip",
+        flip("tiny-imagenet-200.zip", 0.5),
+        r"tiny-imagenet-200\.zip/.*JPEG cannot be read: Bad CRC",
+    ),
+    (
+        "tiny.zip",
+        cut("tiny-imagenet-200.zip", 5000),
+        r"tiny-imagenet-200\.zip cannot be read: File is not a zip",
+    ),
+    (
+        "tiny.zip",
+        text("tiny-imagenet-200.zip", ""),
+        r"tiny-imagenet-200\.zip cannot be read: File is not a zip",
+    ),
+    (
+        "tiny.zip",
+        on("tiny-imagenet-200.zip", lambda content: content.replace(b"wnids.txt", b"WNIDS.txt")),
+        r"tiny-imagenet-200\.zip/wnids\.txt cannot be read: .*no item named",
+    ),
+    # Class folders
+    ("classes", remove("test"), r"cifar10/test is missing: class folders need train"),
+    ("classes", remove("train"), r"cifar10/train is missing"),
+    (
+        "classes",
+        remove("test/cat"),
+        r"cifar10/test holds pictures in 2 class folders; CIFAR-10 has 3 classes",
+    ),
+    ("classes", lambda home: (home / "test/cat").rename(home / "test/dog"), r"in one split only: cat, dog"),
+    ("classes", fourth_class, r"cifar10/train holds pictures in 4 class folders; CIFAR-10 has 3 classes"),
+    (
+        "classes",
+        lambda home: next_file(home, "train/cat/*").unlink(),
+        r"folder cat of .*cifar10/train holds 3 pictures; CIFAR-10 has 4 of that class in its train",
+    ),
+    (
+        "classes",
+        lambda home: cut(next_file(home, "train/bird/*"))(home),
+        r"train/bird/\d\.png cannot be read",
+    ),
+    ("classes", sixteen_bits, r"train/cat/\d\.png has 16 bits per channel; pictures must have 8"),
+    (
+        "classes",
+        lambda home: next_file(home, "test/cat/*").write_bytes(b"<html>404</html>"),
+        r"test/cat/\d\.png is no PNG file",
+    ),
+    ("classes", picture("test/cat/*", "PNG", (33, 32)), r"test/cat/\d\.png has 33 x 32 pixels, not 32 x 32"),
+    ("classes", picture("test/cat/*", "JPEG"), r"test/cat/\d\.png is no PNG file"),
+    (
+        "classes",
+        picture("train/airplane/*", "GIF", mode="L"),
+        r"train/airplane/\d\.png is no PNG or JPEG file",
+    ),
+    ("classes", picture("train/airplane/*", "EPS"), r"train/airplane/\d\.png is no PNG or JPEG file"),
+    (
+        "classes",
+        png_header("test/cat/*", 9000, 9000),
+        r"test/cat/\d\.png has 9000 x 9000 pixels, not 32 x 32",
+    ),
+    ("classes", png_header("test/cat/*", 30_000, 30_000), r"test/cat/\d\.png cannot be read: Image size"),
+    ("classes", png_header("test/cat/*", 32, 32), r"test/cat/\d\.png cannot be read"),
+    (
+        "classes",
+        lambda home: next_file(home, "train/cat/*").rename(home / "train" / "stray.png"),
+        r"train/stray\.png is in no class folder",
+    ),
+    ("classes", class_twice, r"train/cat and .*train/more/cat are folders of the same class"),
+    # The file of a prepared dataset
+    *[
+        ("arrays", damage, rf"cifar10/arrays\.npz .*{message}")
+        for damage, message in (
+            (
+                on("arrays.npz", lambda content: content[: len(content) // 2]),
+                "cannot be read: File is not a zip",
+            ),
+            (text("arrays.npz", ""), "cannot be read: No data left in file"),
+            (text("arrays.npz", "not an archive" * 100), "cannot be read"),
+            (flip("arrays.npz", 5000), "cannot be read: Bad CRC"),
+            (flip("arrays.npz", 30_000), "cannot be read: Bad CRC"),
+            (one_array, "cannot be read: it holds one array"),
+            (a_folder("arrays.npz"), "cannot be read: Is a directory"),
+            (arrays(mean=None), "cannot be read: .*mean"),
+            (arrays(mean=np.array([None])), "cannot be read: Object arrays cannot be loaded"),
+            (arrays(std=np.float32(0)), r"cannot be read: .* above 0, but are .* and 0\.0"),
+            (arrays(std=np.float32(-1)), r"cannot be read: .* and -1\.0"),
+            (arrays(mean=np.float32(np.nan)), "cannot be read: .* should be finite, .* are nan"),
+            (arrays(std=np.float32(np.inf)), "cannot be read: .* should be finite, .* and inf"),
+            (arrays(mean=np.complex64(1j)), "should each be one float32"),
+            (arrays(std=np.ones(5, np.float32)), "should each be one float32"),
+            (arrays(mean=np.array("0.5")), "should each be one float32"),
+            (arrays(source=np.array("{")), "cannot be read"),
+            (arrays(source=np.array('{"colour": "red"}')), "cannot be read: .*colour"),
+            (arrays(source=np.array("[1]")), "cannot be read"),
+            (arrays(test_labels=lambda labels: labels - 1), "is not the test split of CIFAR-10"),
+            (arrays(test_labels=lambda labels: labels * 0), "is not the test split of CIFAR-10"),
+            (
+                arrays(test_labels=lambda labels: labels + np.int64(2**40)),
+                "is not the test split of CIFAR-10",
+            ),
+            (arrays(train_labels=lambda labels: labels / 2), r"train labels .*\(9,\) integer, .* float64"),
+            (arrays(train_labels=lambda labels: labels[:, None]), r"train labels .*but holds \(9, 1\) int32"),
+            (arrays(test_labels=lambda labels: labels.astype(str)), r"test labels .*but holds \(4,\) <U"),
+            (arrays(test_labels=lambda labels: labels > 0), r"test labels .*but holds \(4,\) bool"),
+            (arrays(test_labels=np.int32(0)), r"test labels .*but holds \(\) int32"),
+            (arrays(test_labels=lambda labels: labels[:3]), r"test labels .*but holds \(3,\)"),
+            (arrays(test_images=lambda images: images[:3]), r"test images .*but holds \(3, 32, 32, 3\)"),
+            (arrays(train_images=lambda images: images / 255), r"train images .*uint8, but holds .* float64"),
+            (arrays(train_images=lambda images: images.astype(np.int32)), "uint8, but holds .* int32"),
+        )
+    ],
+]
+
+
+def contents(folder):
+    files = (path for path in folder.rglob("*") if path.name != ".lock")
+    return {path: path.read_bytes() if path.is_file() else None for path in files}
+
+
+@pytest.mark.parametrize(("layout", "damage", "message"), ROWS)
+def test_what_is_wrong_is_named_and_stays_as_it_is(layout, damage, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, write = LAYOUTS[layout]
+    home = tmp_path / "datasets" / name
+    home.mkdir(parents=True)
+    write(home)
+    damage(home)
+    before = contents(tmp_path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=message) as caught:
+            data.load(name, tmp_path / "datasets")
+        assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(caught.value)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_wherever_a_picture_is_cut_an_error_names_it(suffix, tmp_path):
+    write_classes(tmp_path / "cifar10", suffix)
+    path = next_file(tmp_path, "cifar10/train/bird/*")
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 20, 97):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=rf"train/bird/\d\.{suffix} (cannot be read|is no )"):
+            data.load("cifar10", tmp_path)
+
+
+def test_a_folder_that_may_not_be_written_is_named(tmp_path, monkeypatch):
+    original_files.write_idx(tmp_path)
+
+    def refuse(*arguments):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(data, "FileLock", refuse)
+    with pytest.raises(DataError, match=r"mnist/arrays\.npz could not be written: Read-only file system"):
+        data.load("mnist", tmp_path)
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", refuse)
+        with pytest.raises(DataError, match=r"datasets cannot be read: Permission denied"):
+            data.load("mnist", tmp_path / "datasets")
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    original_files.write_idx(tmp_path)
+    (tmp_path / "mnist").write_text("mine")
+    with pytest.raises(DataError, match=r"mnist/arrays\.npz could not be written"):
+        data.load("mnist", tmp_path)
+    assert (tmp_path / "mnist").read_text() == "mine"

@@ -9,7 +9,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import jax
@@ -90,6 +89,8 @@ def fit(
         record["rotation"] = {layer: finite(rotation[layer]) for layer in program.layers}
         record["skipped"] = skipped_steps(state.opt_state)
         record |= where
+        if config.schedule_epochs is not None:
+            record["schedule_epochs"] = config.schedule_epochs
         records.append(record)
         yield state, record
 
@@ -165,14 +166,15 @@ def read(arguments: list[str] | None = None) -> tuple[Flags, Config, RunFolder]:
       UsageError: what is asked for is not possible.
     """
     flags = tyro.cli(Flags, args=arguments, prog="train.py")
+    started = None
     if flags.resume and flags.out is not None:
         folder = RunFolder(flags.out)
-        stored = folder.read_config()
-        if stored is not None:
+        started = folder.read_config()
+        if started is not None:
             # What the command line leaves out is as the run was started.
-            started = Flags(**asdict(stored), tensorboard=folder.tensorboard.is_dir())
-            flags = tyro.cli(Flags, args=arguments, prog="train.py", default=started)
-    config = flags.resolved()
+            default = Flags.of(started, tensorboard=folder.tensorboard.is_dir())
+            flags = tyro.cli(Flags, args=arguments, prog="train.py", default=default)
+    config = flags.resolved(started)
     path = new_run_path(config.task) if flags.out is None else flags.out
     folder = RunFolder(path, with_tensorboard=flags.tensorboard)
     if flags.distributed:

@@ -102,5 +102,5 @@ def skipped_steps(opt_state: optax.OptState) -> dict[str, int]:
 
 
 def drop_schedule(drops: Sequence[int], factor: float) -> optax.Schedule:
-    """Returns a schedule that starts at 1 and is multiplied by `factor` once per entry of `drops`, at that step."""
+    """Returns a schedule: 1, multiplied by `factor` at each of the steps `drops`, once per entry."""
     return optax.piecewise_constant_schedule(1.0, {step: factor ** drops.count(step) for step in drops})

@@ -106,7 +106,7 @@ def over_batches(step: Callable[..., Any], out_shardings: Any = None) -> Callabl
 
 
 def shuffled(key: jax.Array, num_rows: int, batch_size: int) -> jax.Array:
-    """Returns row numbers in random order, (steps, batch size); rows that do not fill a batch are left out."""
+    """Returns row numbers in random order, (steps, batch size), without those that do not fill a batch."""
     steps = num_rows // batch_size
     return jax.random.permutation(key, num_rows)[: steps * batch_size].reshape(steps, batch_size)
 
@@ -170,7 +170,7 @@ class Program:
         )
 
     def _optimizer(self, hparams: Hyperparameters) -> optax.GradientTransformationExtraArgs:
-        drops, factor = self._task.schedule_with(self._config.layca, self._config.epochs)
+        drops, factor = self._config.schedule()
         schedule = drop_schedule([drop * self._steps for drop in drops], factor)
         return self._make(self._config.optimizer, self._config.layca, hparams, self.depths, schedule)
 

@@ -115,7 +115,7 @@ _LAYCA_RATES = MappingProxyType(
 
 
 def _rates(sgd: float, **others: float) -> Mapping[str, float]:
-    """Returns rates without Layca: SGD's suits the network, those of the adaptive methods are Keras' defaults.
+    """Returns rates without Layca: SGD's suits the network, the adaptive methods have Keras' defaults.
 
     Momentum of 0.9 makes steps ten times as long; the SGD_AMom of the paper does not.
     """

@@ -2,10 +2,11 @@
 
 import math
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -14,6 +15,9 @@ from training.optimizer import DIRECTIONS, Hyperparameters
 from training.tasks import TASKS, Schedule
 
 _Switch = tyro.conf.FlagCreatePairsOff
+T = TypeVar("T")
+# Columns of a terminal. Below some 20, tyro wraps its help without end.
+_NARROWEST = 40
 
 
 class UsageError(Exception):
@@ -205,6 +209,13 @@ class Flags:
         if self.distributed and self.out is None:
             raise UsageError("--distributed needs a folder that all processes see: --out FOLDER")
         return config
+
+
+def parse(kind: type[T], arguments: Sequence[str] | None, prog: str, default: T | None = None) -> T:
+    """Parses a command line by tyro; `default` holds what it leaves out."""
+    if shutil.get_terminal_size().columns < _NARROWEST:
+        os.environ["COLUMNS"] = str(_NARROWEST)
+    return tyro.cli(kind, args=arguments, prog=prog, **({} if default is None else {"default": default}))
 
 
 def check_utf8(flag: str, path: Path) -> None:

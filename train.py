@@ -1,25 +1,30 @@
-"""Train a network of the paper: `python train.py --help`.
+"""Trains a network of the paper: `python train.py --help`.
 
-From the flags to a run and its loop. `training/step.py` has what is below: pure functions of a `TrainState`.
+Goes from the flags to a run and its loop. The loop calls the pure functions of `training/step.py`.
 """
 
 import errno
 import math
+import os
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import contextmanager
 from typing import Any
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Ctrl-C shows no traceback, also while modules are imported, which takes seconds. A run saves its state.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import jax
 import numpy as np
-import tyro
 
 from data import DataError, Dataset
 from data.writing import FileError
 from layca_optax import alpha_learning_rates, describe
-from training.config import Config, Flags, UsageError
+from training.config import Config, Flags, UsageError, parse
 from training.optimizer import MakeOptimizer, make_optimizer, skipped_steps
 from training.parallel import (
     DeviceError,
@@ -90,6 +95,8 @@ def fit(
         record["rotation"] = {layer: finite(rotation[layer]) for layer in program.layers}
         record["skipped"] = skipped_steps(state.opt_state)
         record |= where
+        if config.schedule_epochs is not None:
+            record["schedule_epochs"] = config.schedule_epochs
         records.append(record)
         yield state, record
 
@@ -164,15 +171,16 @@ def read(arguments: list[str] | None = None) -> tuple[Flags, Config, RunFolder]:
     Raises:
       UsageError: what is asked for is not possible.
     """
-    flags = tyro.cli(Flags, args=arguments, prog="train.py")
+    flags = parse(Flags, arguments, "train.py")
+    started = None
     if flags.resume and flags.out is not None:
         folder = RunFolder(flags.out)
-        stored = folder.read_config()
-        if stored is not None:
+        started = folder.read_config()
+        if started is not None:
             # What the command line leaves out is as the run was started.
-            started = Flags(**asdict(stored), tensorboard=folder.tensorboard.is_dir())
-            flags = tyro.cli(Flags, args=arguments, prog="train.py", default=started)
-    config = flags.resolved()
+            default = Flags.of(started, tensorboard=folder.tensorboard.is_dir())
+            flags = parse(Flags, arguments, "train.py", default)
+    config = flags.resolved(started)
     path = new_run_path(config.task) if flags.out is None else flags.out
     folder = RunFolder(path, with_tensorboard=flags.tensorboard)
     if flags.distributed:
@@ -218,10 +226,12 @@ def exit_code(program: str, command: Callable[[], int | None], arguments: list[s
       read, or another process ended the run.
     """
     try:
-        return command() or 0
-    except Interrupted as reason:
-        with only_primary_prints():
-            print(reason)
+        with _output():
+            try:
+                return command() or 0
+            except Interrupted as reason:
+                with only_primary_prints():
+                    print(reason)
     except (UsageError, DataError, FileError, DeviceError, OtherProcessError, OSError) as error:
         if "--debug" in (sys.argv if arguments is None else arguments):
             traceback.print_exc()
@@ -231,8 +241,22 @@ def exit_code(program: str, command: Callable[[], int | None], arguments: list[s
     return 0
 
 
+@contextmanager
+def _output() -> Iterator[None]:
+    """Raises `FileError` if standard output cannot be written, as on a full disk or behind `| head`."""
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            # Python tries again when it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise FileError(f"standard output could not be written: {error.strerror}") from error
+
+
 def _sentence(error: Exception) -> str:
-    """What an exception says; the operating system's errors name their file in an order of their own."""
+    """Returns what an exception says; errors of the operating system name their file in their own order."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)

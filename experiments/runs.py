@@ -78,7 +78,8 @@ class Training:
     config: Config
 
     def numbers(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self.config).items() if name != "data_dir"}
+        left_out = ("data_dir", "schedule_epochs")
+        return {name: value for name, value in asdict(self.config).items() if name not in left_out}
 
     def task(self) -> str:
         return self.config.task

@@ -1,8 +1,11 @@
-"""Checkpoints of the training state, kept by orbax."""
+"""Keeps checkpoints of the training state, by orbax."""
 
+import logging
+import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +19,17 @@ from training.parallel import on_primary
 
 
 class DamagedError(Exception):
-    """A checkpoint cannot be read, or is not what was written; the message says why."""
+    """Is raised for a checkpoint that cannot be read or is not what was written; the message says why."""
 
 
 class OtherStateError(Exception):
-    """A checkpoint holds the state of another network; the message names the leaves that differ."""
+    """Is raised for the state of another network; the message names the leaves that differ."""
 
 
 class Checkpoints:
-    """The last three states of a run, by epoch; written in the background, whole or not at all.
+    """Keeps the last three states of a run, by epoch, written in the background, whole or not at all.
 
-    Beside the state stands a fingerprint of every leaf, so that not even a single changed bit goes unnoticed.
+    A checkpoint also holds a fingerprint of every leaf, so that a single changed bit is noticed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,20 +38,20 @@ class Checkpoints:
             self._manager = self._open()
 
     def epochs(self) -> Sequence[int]:
-        """After which epochs there is a state, the oldest first."""
+        """Lists the epochs after which a state was saved, the oldest first."""
         return sorted(self._manager.all_steps())
 
     def path(self, epoch: int) -> Path:
         return self.folder / str(epoch)
 
     def save(self, epoch: int, state: Any) -> None:
-        """Begins to write; a later call raises `FileError` if that fails."""
+        """Begins to write a state; a later call raises `FileError` if that fails."""
         item = {"state": state, "fingerprint": _fingerprint(state)}
         with self._writing():
             self._manager.save(epoch, args=ocp.args.StandardSave(item))
 
     def restore(self, epoch: int, like: Any) -> Any:
-        """The state after `epoch`, with the structure, shapes, dtypes and shardings of `like`.
+        """Returns the state after `epoch`, with the structure, shapes, dtypes and shardings of `like`.
 
         Raises:
           OtherStateError: it has other leaves.
@@ -86,6 +89,7 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         self._hook = sys.unraisablehook
         sys.unraisablehook = self._report
+        logging.getLogger("absl").addFilter(_is_news)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -95,6 +99,7 @@ class Checkpoints:
             finally:
                 self._manager.close()
                 sys.unraisablehook = self._hook
+                logging.getLogger("absl").removeFilter(_is_news)
 
     def _report(self, unraisable: Any) -> None:
         # Where one array fails, tensorstore still answers for the others, to an event loop that orbax has
@@ -102,9 +107,17 @@ class Checkpoints:
         if str(unraisable.exc_value) != "Event loop is closed":
             self._hook(unraisable)
 
-    def _writing(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         # orbax and tensorstore raise all kinds of exceptions.
-        return reraise_os_errors(f"a checkpoint in {self.folder}", kinds=Exception)
+        with reraise_os_errors(f"a checkpoint in {self.folder}", kinds=Exception):
+            try:
+                yield
+            except ValueError as error:
+                # tensorstore names every file on the way to the reason.
+                if code := re.search(r"os_error_code='(\d+)'", str(error)):
+                    raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+                raise
 
     def _open(self) -> ocp.CheckpointManager:
         # What a killed run has begun to write is removed.
@@ -112,6 +125,11 @@ class Checkpoints:
         return ocp.CheckpointManager(
             self.folder.absolute(), options=options, item_handlers=ocp.StandardCheckpointHandler()
         )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drops the tracebacks that orbax logs of exceptions which it then raises."""
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 @contextmanager
@@ -126,7 +144,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 @jax.jit
 def _fingerprint(state: Any) -> Any:
-    """For every leaf a uint32 scalar which changes with any of its bits, the same on any sharding."""
+    """Returns a uint32 scalar per leaf. It changes with any bit of the leaf, and no sharding changes it."""
 
     def of_leaf(leaf: jax.Array) -> jax.Array:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -136,8 +154,8 @@ def _fingerprint(state: Any) -> Any:
         if jnp.iscomplexobj(leaf):
             leaf = jnp.stack([leaf.real, leaf.imag])
         bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * min(leaf.dtype.itemsize, 4)}").astype(jnp.uint32)
-        # Odd weights, so that no entry's change is lost modulo 2^32; different ones, so that entries do not
-        # change places unnoticed.
+        # The weights are odd, so that no change is lost modulo 2^32. They differ, so that no two entries can
+        # be exchanged unnoticed.
         weights = jnp.uint32(1)
         for axis in range(bits.ndim):
             position = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
@@ -148,13 +166,13 @@ def _fingerprint(state: Any) -> Any:
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
-    """By path; orbax keeps tuples and named tuples as dictionaries and lists."""
+    """Returns leaves by path; orbax keeps tuples and named tuples as dictionaries and lists."""
     named = jax.tree.leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in named}
 
 
 def _as_stored(leaf: Any) -> Any:
-    """Keys are stored as numbers."""
+    """Returns the shape and dtype that orbax stores: random keys are stored as numbers."""
     return (
         jax.eval_shape(jax.random.key_data, leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
     )

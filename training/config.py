@@ -1,28 +1,37 @@
-"""The command line's settings: what the flags mean, their defaults by task, and what is refused."""
+"""Defines the settings of the command line: what they mean, their defaults by task, what is refused."""
 
 import math
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from data.catalog import hint
 from training.optimizer import DIRECTIONS, Hyperparameters
-from training.tasks import TASKS
+from training.tasks import TASKS, Schedule
 
 _Switch = tyro.conf.FlagCreatePairsOff
+T = TypeVar("T")
+# Columns of a terminal. Below some 20, tyro wraps its help without end.
+_NARROWEST = 40
 
 
 class UsageError(Exception):
-    """A request that cannot be met as it stands; the message says what would be right."""
+    """Is raised for a request that cannot be met as it stands; the message says what would be right."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """All that decides what a run computes; its `config.json`."""
+    """Holds all that decides what a run computes, and where its data are; `config.json` stores it.
+
+    Attributes:
+      data_dir: folder of datasets that are not embedded, absolute. A run may continue with another one.
+      schedule_epochs: number of epochs to which the schedule is scaled, where it is not `epochs`.
+    """
 
     task: str
     optimizer: str
@@ -35,14 +44,38 @@ class Config:
     seed: int
     validation: bool
     data_dir: str | None
+    schedule_epochs: int | None = None
 
     def hparams(self) -> Hyperparameters:
-        """Those that its compiled program takes as arguments."""
+        """Returns the settings that the compiled program takes as arguments."""
         return Hyperparameters(self.learning_rate, self.alpha, self.weight_decay)
 
     def title(self) -> str:
-        """What the run is, in a line."""
+        """Returns what the run is, in one line."""
         return f"{self.task}, {self.optimizer} {'with' if self.layca else 'without'} Layca"
+
+    def schedule(self) -> Schedule:
+        """Returns after which epochs the learning rate drops."""
+        return TASKS[self.task].schedule_with(self.layca, self.schedule_epochs or self.epochs)
+
+    def differences(self, started: "Config") -> list[str]:
+        """Lists the settings by which this run cannot be the continuation of one that was started."""
+        free = ("data_dir", "epochs", "schedule_epochs")
+        found = [
+            f"{flag(name)} was {old}, is {getattr(self, name)}"
+            for name, old in asdict(started).items()
+            if name not in free and old != getattr(self, name)
+        ]
+        epochs = f"--epochs was {started.epochs}, is {self.epochs}"
+        if self.epochs < started.epochs:
+            found.append(epochs)
+        elif not found and self.schedule() != started.schedule():
+            old, new = (" and ".join(map(str, config.schedule().drops)) for config in (started, self))
+            found.append(
+                f"{epochs}, which moves the drops of the learning rate from epochs {old} to {new};"
+                " --keep-schedule leaves them where they are and goes on with the last rate"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -65,7 +98,7 @@ class Flags:
     weight_decay: float | None = None
     """Keras' L2 of kernels: their gradient gains 2 * weight_decay * weights. By default the task's."""
     batch_size: int | None = None
-    """Images a step. By default the task's."""
+    """Images per step. By default the task's."""
     epochs: int | None = None
     """Passes over the training images; the schedule scales with them. By default the task's."""
     seed: int = 0
@@ -73,11 +106,13 @@ class Flags:
     validation: _Switch[bool] = False
     """Hold out a tenth of the training images, to choose by their accuracy; some tasks always do."""
     data_dir: str | None = None
-    """Folder of datasets that are not embedded."""
+    """Folder of datasets that are not embedded. A run can be resumed with another one."""
     out: Path | None = None
     """Folder of the run. By default a new numbered one under runs/."""
     resume: _Switch[bool] = False
     """Continue the run in --out."""
+    keep_schedule: _Switch[bool] = False
+    """With --resume and more --epochs: the drops of the learning rate stay where they were."""
     overwrite: _Switch[bool] = False
     """Replace the run in --out."""
     tensorboard: _Switch[bool] = False
@@ -100,8 +135,18 @@ class Flags:
         if self.data_dir is not None:
             object.__setattr__(self, "data_dir", os.path.expanduser(self.data_dir))
 
-    def resolved(self) -> Config:
-        """The run that is asked for, with the defaults of its task and optimizer.
+    @classmethod
+    def of(cls, started: Config, *, tensorboard: bool) -> "Flags":
+        """Returns the flags with which a run was started."""
+        settings: dict[str, Any] = asdict(started)
+        del settings["schedule_epochs"]
+        return cls(**settings, tensorboard=tensorboard)
+
+    def resolved(self, started: Config | None = None) -> Config:
+        """Returns the run that is asked for, with the defaults of its task and optimizer.
+
+        Args:
+          started: the run that is to be continued, if any.
 
         Raises:
           UsageError: a value that is not possible.
@@ -110,6 +155,12 @@ class Flags:
         _check_choice("--optimizer", self.optimizer, DIRECTIONS)
         task = TASKS[self.task]
         rates = task.layca_rates if self.layca else task.rates
+        # Another folder to run from must not change which data are meant.
+        data_dir = None if self.data_dir is None else os.path.abspath(self.data_dir)
+        epochs = task.epochs if self.epochs is None else self.epochs
+        schedule_epochs = None
+        if started is not None:
+            schedule_epochs = started.schedule_epochs or (started.epochs if self.keep_schedule else None)
         config = Config(
             task=self.task,
             optimizer=self.optimizer,
@@ -120,10 +171,11 @@ class Flags:
             if self.weight_decay is None
             else self.weight_decay,
             batch_size=task.batch_size if self.batch_size is None else self.batch_size,
-            epochs=task.epochs if self.epochs is None else self.epochs,
+            epochs=epochs,
             seed=self.seed,
             validation=task.validation or self.validation,
-            data_dir=self.data_dir,
+            data_dir=data_dir,
+            schedule_epochs=None if schedule_epochs == epochs else schedule_epochs,
         )
         images = task.num_training_images(config.validation)
         # Steps are counted in int32.
@@ -142,18 +194,49 @@ class Flags:
         for name, (holds, expected) in ranges.items():
             if not holds:
                 raise UsageError(f"{flag(name)} must be {expected}, not {getattr(config, name)}")
-        if self.data_dir is not None and not Path(self.data_dir).is_dir():
-            raise UsageError(f"--data-dir {self.data_dir} is not a folder")
+        if self.data_dir is not None:
+            check_utf8("--data-dir", Path(self.data_dir))
+            if not Path(self.data_dir).is_dir():
+                moved = started is not None and started.data_dir == self.data_dir
+                hint_moved = ", where the data of this run were: give it again as it is now" if moved else ""
+                raise UsageError(f"--data-dir {self.data_dir} is not a folder{hint_moved}")
         if self.resume and self.overwrite:
             raise UsageError("--resume continues a run and --overwrite replaces it: give one of them")
         if self.resume and self.out is None:
             raise UsageError("--resume needs the folder of the run: --out FOLDER")
+        if self.keep_schedule and not self.resume:
+            raise UsageError("--keep-schedule goes with --resume and more --epochs")
         if self.distributed and self.out is None:
             raise UsageError("--distributed needs a folder that all processes see: --out FOLDER")
         return config
 
 
+def parse(kind: type[T], arguments: Sequence[str] | None, prog: str, default: T | None = None) -> T:
+    """Parses a command line by tyro; `default` holds what it leaves out."""
+    if shutil.get_terminal_size().columns < _NARROWEST:
+        os.environ["COLUMNS"] = str(_NARROWEST)
+    return tyro.cli(kind, args=arguments, prog=prog, **({} if default is None else {"default": default}))
+
+
+def check_utf8(flag: str, path: Path) -> None:
+    """Raises `UsageError` for a path that Python and the libraries of checkpoints and data differ about."""
+    if "\0" in str(path):
+        raise UsageError(f"{flag} {str(path)!r} holds a NUL character, which no path may")
+    whole = str(path.absolute())
+    try:
+        # Python keeps bytes that are no text as surrogates, which cannot be encoded.
+        same = os.fsencode(whole) == whole.encode()
+    except UnicodeEncodeError:
+        same = False
+    if not same:
+        raise UsageError(
+            f"{flag} {whole!a} is not UTF-8, which checkpoints and datasets need: name another folder, or set"
+            " LC_ALL to a UTF-8 locale such as C.UTF-8 if the name is right"
+        )
+
+
 def flag(name: str) -> str:
+    """Returns the flag of a setting."""
     return "--" + name.replace("_", "-")
 
 

@@ -1,4 +1,4 @@
-"""The optimizers of the paper with Keras' defaults, with and without Layca, with layer-wise rates."""
+"""Builds the optimizers of the paper with the defaults of Keras, with and without Layca."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -14,7 +14,7 @@ EPSILON = 1e-7
 
 
 def _adagrad() -> optax.GradientTransformation:
-    """Keras' Adagrad, `g / (sqrt(sum of g^2) + epsilon)`; optax has epsilon inside the root."""
+    """Returns Keras' Adagrad, `g / (sqrt(sum of g^2) + epsilon)`; optax has epsilon inside the root."""
     inner = optax.scale_by_rss(initial_accumulator_value=0.0)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -26,7 +26,7 @@ def _adagrad() -> optax.GradientTransformation:
 
 
 def _adam() -> optax.GradientTransformation:
-    """Keras' Adam of 2018, which adds epsilon to the root before, not after, the correction for its bias."""
+    """Returns Keras' Adam of 2018, which adds epsilon before it corrects the bias of the moments."""
     b1, b2 = 0.9, 0.999
     inner = optax.scale_by_adam(b1=b1, b2=b2)
 
@@ -39,8 +39,8 @@ def _adam() -> optax.GradientTransformation:
     return optax.GradientTransformation(inner.init, update)
 
 
-# Directions without a learning rate, with Keras' defaults of 2018 where they differ from optax's: epsilon
-# 1e-7 outside the root, accumulators that start at 0.
+# Directions without a learning rate. Their defaults are those of Keras in 2018: epsilon is 1e-7 and outside
+# the root, and accumulators start at 0.
 DIRECTIONS: Mapping[str, Callable[[], optax.GradientTransformation]] = MappingProxyType(
     {
         "sgd": optax.identity,
@@ -54,7 +54,7 @@ DIRECTIONS: Mapping[str, Callable[[], optax.GradientTransformation]] = MappingPr
 
 
 class Hyperparameters(NamedTuple):
-    """The numbers in which runs of one compiled program may differ."""
+    """Holds the hyperparameters in which runs of one compiled program may differ."""
 
     learning_rate: jax.typing.ArrayLike
     alpha: jax.typing.ArrayLike
@@ -72,16 +72,16 @@ def make_optimizer(
     depths: Any,
     schedule: optax.Schedule,
 ) -> optax.GradientTransformationExtraArgs:
-    """Keras' L2, the optimizer's direction, then Layca or the plain step, with a rate for every layer.
+    """Chains Keras' L2, the direction of the optimizer, and Layca or the plain step, with a rate per layer.
 
-    With Layca, a layer whose gradient is not finite skips the step; without, the optimizer is Keras' own.
+    With Layca, a layer whose gradient is not finite skips the step.
 
     Args:
       name: a key of `DIRECTIONS`.
       with_layca: whether kernels rotate.
       hparams: learning rate, alpha and Keras' weight decay; may be traced.
       depths: of the parameters, from `layer_depths`.
-      schedule: the factor that multiplies the learning rate at every step.
+      schedule: per step the factor that multiplies the learning rate.
     """
     rates = alpha_learning_rates(lambda count: hparams.learning_rate * schedule(count), hparams.alpha, depths)
     is_kernel = jax.tree.map(lambda depth: depth >= 0, depths)
@@ -96,11 +96,11 @@ def make_optimizer(
 
 
 def skipped_steps(opt_state: optax.OptState) -> dict[str, int]:
-    """How many steps each layer has skipped since the run began, of the layers that have skipped any."""
+    """Counts the steps that each layer has skipped since the run began; layers without any are left out."""
     counts = jax.device_get(optax.tree.get(opt_state, "skipped_steps", {}))
     return {path: int(steps) for path, steps in counts.items() if steps}
 
 
 def drop_schedule(drops: Sequence[int], factor: float) -> optax.Schedule:
-    """1, multiplied by `factor` at each of the steps `drops`; where they coincide, as often."""
+    """Returns a schedule: 1, multiplied by `factor` at each of the steps `drops`, once per entry."""
     return optax.piecewise_constant_schedule(1.0, {step: factor ** drops.count(step) for step in drops})

@@ -5,7 +5,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from data.writing import atomic_write
 from training.config import Config, flag
 from training.report import show
 from training.run_folder import final_accuracy
-from training.tasks import TASKS
 
 # From the first layer to the last; each has a contrast of 3 or more with white and with black.
 _COLORS = ["rgb(46,125,215)", "rgb(176,80,190)", "rgb(217,98,20)"]
@@ -42,11 +41,13 @@ def write_page(config: Config, records: Sequence[Mapping[str, Any]], reason: str
       reason: why it ended before its last epoch, `None` if it did not.
       path: as for `write_report`.
     """
-    drops, factor = TASKS[config.task].schedule_with(config.layca, config.epochs)
+    drops, factor = config.schedule()
     drops = [drop for drop in drops if 0 < drop < records[-1]["epoch"]]
     notes = [" · ".join(f"{name} {value}" for name, value in _facts(config, records))]
     if reason is not None:
         notes.append(f"Ended after epoch {records[-1]['epoch']} of {config.epochs}: {reason}")
+    if config.schedule_epochs is not None:
+        notes.append(f"Added by --keep-schedule: epochs {config.schedule_epochs + 1} to {config.epochs}.")
     if drops:
         notes.append(f"Dashed lines: the learning rate is multiplied by {factor:g}.")
     write_report(records, path, title=config.title(), notes=notes, drops=drops, command=command(config))
@@ -169,8 +170,10 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def command(config: Config) -> str:
-    """The command line that asks for a run, with nothing left to defaults."""
+    """Returns the command line that starts a run, with nothing left to defaults."""
     words = ["python", "train.py"]
+    if config.schedule_epochs is not None:
+        config = replace(config, epochs=config.schedule_epochs, schedule_epochs=None)
     for name, value in asdict(config).items():
         if name == "layca" and not value:
             words.append("--no-layca")

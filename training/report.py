@@ -1,6 +1,7 @@
 """What a person sees of a run: progress, the table and the plot of rotations, TensorBoard's scalars."""
 
 import math
+import os
 import shutil
 import sys
 import time
@@ -9,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from tensorboardX import RecordWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyrefly: ignore[missing-module-attribute]
 from tensorboardX.proto.summary_pb2 import Summary  # pyrefly: ignore[missing-module-attribute]
 from tqdm import tqdm
 
 from data.writing import atomic_write, reraise_os_errors
+
+try:
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import to_hex
+    from matplotlib.figure import Figure
+except ValueError:
+    raise SystemExit(f"error: MPLBACKEND={os.environ.get('MPLBACKEND')} is unknown to matplotlib") from None
 
 
 class Progress:

@@ -1,73 +1,95 @@
-"""The files of a run: config.json, metrics.jsonl, rotation.png, report.html, checkpoint/ and tensorboard/."""
+"""Reads and writes the files of a run: config.json, metrics.jsonl and what lies beside them."""
 
+import errno
 import json
 import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+import msgspec
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from data import Source
 from data.writing import FileError, atomic_write, reraise_os_errors
-from training.config import Config, UsageError, flag
+from training.config import Config, UsageError, check_utf8
 
-# orbax looks for the parts of a checkpoint by a pattern, and takes these in the folder's own name for a part
-# of it: it finds nothing, or other folders' files.
+# orbax finds the parts of a checkpoint by a glob pattern. It would read these as part of the pattern, also
+# where they stand in the name of a folder above.
 _GLOB = "[]*?\\"
+# What file systems say that have no locks: some NFS, FUSE and cluster file systems.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+class _Record(msgspec.Struct):
+    """Lists what is read of a line of metrics.jsonl; a line may hold more."""
+
+    epoch: int
+    train_loss: float | None
+    train_accuracy: float | None
+    test_accuracy: float | None
+    seconds: float
+    rotation: dict[str, float | None]
+    skipped: dict[str, int]
+    validation_accuracy: float | None = None
+
+
+def _default(field: Field[Any]) -> list[Any]:
+    return [] if field.default is MISSING else [field.default]
+
+
+def _schema(name: str, *fields: tuple[str, Any] | tuple[str, Any, Any]) -> type:
+    return msgspec.defstruct(name, fields, forbid_unknown_fields=True)
+
+
+_Source = _schema("_Source", *Source.__annotations__.items())
+# config.json: the fields of a `Config`, and what its data were read from.
+_Stored = _schema(
+    "_Stored",
+    *((field.name, field.type, *_default(field)) for field in fields(Config)),
+    ("data", _Source | None, None),
+)
+
+
+def _parse(text: bytes, schema: type) -> dict[str, Any]:
+    """Returns a JSON object as it stands.
+
+    Raises:
+      ValueError: it does not fit the schema; the message names the field.
+    """
+    try:
+        found = msgspec.json.decode(text)
+        msgspec.convert(found, schema)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error).replace("$.", "")) from None
+    return found
 
 
 def finite(value: Any) -> float | None:
-    """JSON has no NaN and no infinity; what is not finite becomes null there."""
+    """Returns a number as JSON can hold it: `None` in the place of NaN and infinity."""
     return float(value) if math.isfinite(value) else None
 
 
-# What is read of a record; others may be there, too.
-_RECORD = {
-    "epoch": int,
-    "train_loss": int | float | None,
-    "train_accuracy": int | float | None,
-    "test_accuracy": int | float | None,
-    "seconds": float,
-    "rotation": dict,
-    "skipped": dict,
-}
-
-
-def _check_fields(
-    found: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "", *, others: bool = False
-) -> None:
-    """Raises `ValueError` unless there are these fields of these types and, without `others`, no more."""
-    for name, kind in expected.items():
-        if name not in found:
-            raise ValueError(f"it has no {prefix}{name}")
-        value = found[name]
-        # JSON has one kind of number, and to Python a bool is an int.
-        fits = isinstance(value, int | float if kind is float else kind)
-        if not fits or isinstance(value, bool) != (kind is bool):
-            wanted = kind.__name__ if isinstance(kind, type) else kind
-            raise ValueError(f"{prefix}{name} should be {wanted}, not {json.dumps(value)}")
-    if not others and (more := sorted(found.keys() - expected.keys())):
-        raise ValueError(f"there is no field {prefix}{more[0]}")
-
-
 def final_accuracy(records: Sequence[Mapping[str, Any]]) -> float | None:
-    """The last test accuracy or, where images were held out, that of the epoch best on those."""
-    looked = [record for record in records if record["test_accuracy"] is not None]
-    if not looked:
+    """Returns the last test accuracy or, where images were held out, that of the epoch best on those."""
+    tested = [record for record in records if record["test_accuracy"] is not None]
+    if not tested:
         return None
-    if "validation_accuracy" in looked[-1]:
-        return max(looked, key=lambda record: record["validation_accuracy"] or 0.0)["test_accuracy"]
-    return looked[-1]["test_accuracy"]
+    if "validation_accuracy" in tested[-1]:
+        return max(tested, key=lambda record: record["validation_accuracy"] or 0.0)["test_accuracy"]
+    return tested[-1]["test_accuracy"]
 
 
 class RunFolder:
-    """A folder that holds one run. Metrics are whole lines, one per epoch; a configuration is written once.
+    """Holds the files of one run.
 
     Attributes:
       with_tensorboard: whether the run writes scalars to `tensorboard`.
@@ -86,7 +108,7 @@ class RunFolder:
         self._pid = path / ".pid"  # of the process that holds the lock
 
     def read_config(self) -> Config | None:
-        """The configuration of the run in this folder, `None` if there is none.
+        """Returns the configuration of the run in this folder, `None` if there is none.
 
         Raises:
           UsageError: the file is not one that `prepare` wrote.
@@ -107,29 +129,19 @@ class RunFolder:
             )
 
     def _read_config(self) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
-        """The configuration, and the source of the data if the file has one."""
+        """Returns the configuration, and the source of the data if the file has one."""
         if not self._config.is_file():
             return None
         try:
-            stored = json.loads(self._config.read_text())
-            source = stored.pop("data", None)
-            _check_fields(stored, {field.name: field.type for field in fields(Config)})
-            if source is not None:
-                _check_fields(source, Source.__annotations__, "data.")
-            return stored, source
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            stored = _parse(self._config.read_bytes(), _Stored)
+        except ValueError as error:
             raise UsageError(f"{self._config} is not the configuration of a run: {error}") from None
+        source = stored.pop("data", None)
+        return stored, source
 
     def refuse_unless_free(self, config: Config, *, resume: bool, overwrite: bool) -> None:
-        """Raises `UsageError` if a run with this configuration may not go here; touches nothing."""
-        if "\0" in str(self.path):
-            raise UsageError(f"--out {str(self.path)!r} holds a NUL character, which no path may")
-        whole = self.path.absolute().as_posix()  # on Windows without its separators
-        if magic := [character for character in _GLOB if character in whole]:
-            raise UsageError(
-                f"--out {self.path}: checkpoints cannot be kept below a folder with {' '.join(magic)} in its"
-                f" name{'' if magic[0] in str(self.path) else f' ({whole})'}; name another folder"
-            )
+        """Raises `UsageError` if a run with this configuration may not go here; changes no file."""
+        self._refuse_bad_path()
         parts = [self.path, *self.path.parents]
         existing = next(part for part in parts if part.exists())
         if not existing.is_dir():
@@ -137,12 +149,15 @@ class RunFolder:
         if not os.access(existing, os.W_OK):
             raise UsageError(f"--out {self.path}: {existing} is not writable")
         # A run that was killed as it began leaves no more than these.
-        begun = re.compile(r"\.lock|\.pid|config\.json.*\.part")
+        begun = re.compile(r"\.lock.*|\.pid|config\.json.*\.part")
         if not self.path.exists() or all(begun.fullmatch(entry.name) for entry in self.path.iterdir()):
             return
         stored = self.read_config()
         if stored is None:
             raise UsageError(f"--out {self.path} holds files that are no run; name a new or an empty folder")
+        for file in (self._metrics, self.rotation_plot, self.report):
+            if file.is_dir():
+                raise UsageError(f"{file} is a folder, where a run writes a file: move it away")
         if overwrite:
             return
         if not resume:
@@ -150,14 +165,18 @@ class RunFolder:
                 f"--out {self.path} holds a run already: continue it with --resume, replace it with"
                 " --overwrite, or name another folder"
             )
-        differences = [
-            f"{flag(name)} was {old}, is {getattr(config, name)}"
-            for name, old in asdict(stored).items()
-            if old != getattr(config, name)
-        ]
-        if differences:
+        if differences := config.differences(stored):
             raise UsageError(
                 f"the run in {self.path} cannot be resumed with other settings: {'; '.join(differences)}"
+            )
+
+    def _refuse_bad_path(self) -> None:
+        check_utf8("--out", self.path)
+        whole = self.path.absolute().as_posix()  # on Windows without its separators
+        if magic := [character for character in _GLOB if character in whole]:
+            raise UsageError(
+                f"--out {self.path}: checkpoints cannot be kept below a folder with {' '.join(magic)} in its"
+                f" name{'' if magic[0] in str(self.path) else f' ({whole})'}; name another folder"
             )
 
     @contextmanager
@@ -171,7 +190,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         with reraise_os_errors(self._lock):
             try:
-                lock = FileLock(self._lock, thread_local=False).acquire(blocking=False)
+                lock = self._acquire()
             except Timeout:
                 process = self._pid.read_text().strip() if self._pid.exists() else "unknown"
                 raise UsageError(
@@ -181,6 +200,23 @@ class RunFolder:
             with reraise_os_errors(self._pid):
                 self._pid.write_text(f"{os.getpid()}\n")
             yield
+
+    def _acquire(self) -> Any:
+        def acquire(kind: type[BaseFileLock], path: Path, **settings: Any) -> Any:
+            return kind(path, thread_local=False, **settings).acquire(blocking=False)
+
+        try:
+            return acquire(FileLock, self._lock, fallback_to_soft=False)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        marker = self._lock.with_name(".lock-marker")
+        print(
+            f"warning: the file system of {self.path} has no locks; {marker.name} keeps other runs away."
+            " If this machine crashes, other machines cannot tell: remove the file by hand",
+            file=sys.stderr,
+        )
+        return acquire(SoftFileLock, marker)
 
     def prepare(self, config: Config, source: Source | None = None, *, overwrite: bool) -> None:
         """Writes the configuration of a run and, as `data`, what its data were read from.
@@ -193,12 +229,17 @@ class RunFolder:
                 stale.unlink(missing_ok=True)
             for stale in (self.checkpoints, self.tensorboard):
                 shutil.rmtree(stale, ignore_errors=True)
-        if overwrite or not self._config.exists():
-            data = {} if source is None else {"data": source._asdict()}
-            self._write_whole(self._config, json.dumps({**asdict(config), **data}, indent=2) + "\n")
+        stored = None if overwrite else self._read_config()
+        settings = {name: value for name, value in asdict(config).items() if name != "schedule_epochs"}
+        if config.schedule_epochs is not None:
+            settings["schedule_epochs"] = config.schedule_epochs
+        if stored is None or stored[0] != settings:
+            data = stored[1] if stored else source and source._asdict()
+            whole = settings if data is None else {**settings, "data": data}
+            self._write_whole(self._config, json.dumps(whole, indent=2) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """One dictionary for every whole line.
+        """Returns one dictionary per whole line.
 
         Raises:
           FileError: a whole line is not a record.
@@ -206,30 +247,29 @@ class RunFolder:
         if not self._metrics.exists():
             return []
         records = []
-        lines = self._metrics.read_text(errors="replace").splitlines(keepends=True)
-        for number, line in enumerate(lines, start=1):
-            if not line.endswith("\n"):
+        for number, line in enumerate(self._metrics.read_bytes().splitlines(keepends=True), start=1):
+            if not line.endswith(b"\n"):
                 break
             try:
-                record = json.loads(line)
-                _check_fields(record, _RECORD, others=True)
+                record = _parse(line, _Record)
                 if records and record["rotation"].keys() != records[0]["rotation"].keys():
                     raise ValueError("its rotation has other layers than line 1")
-            except (ValueError, TypeError, RecursionError) as error:
+            except ValueError as error:
                 raise FileError(f"{self._metrics} is damaged: line {number} is no record: {error}") from None
             records.append(record)
         return records
 
     def keep_metrics(self, epochs: int) -> list[dict[str, Any]]:
-        """Drops what was written after epoch `epochs`, the one from which the run continues."""
+        """Drops the records after epoch `epochs`, from which the run continues; returns the others."""
         records = self.read_metrics()
         kept = [record for record in records if record["epoch"] <= epochs]
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        if not self._metrics.exists() or self._metrics.read_text(errors="replace") != text:
+        if not self._metrics.exists() or self._metrics.read_bytes() != text.encode():
             self._write_whole(self._metrics, text)
         return kept
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Writes the record of an epoch."""
         with reraise_os_errors(self._metrics), self._metrics.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
@@ -240,8 +280,8 @@ class RunFolder:
 
 
 def new_run_path(task: str, parent: Path = Path("runs")) -> Path:
-    """`runs/001-TASK`, or the first number that is free."""
+    """Returns `runs/001-TASK`, or the first number that is free."""
     taken = [path.name.split("-")[0] for path in parent.glob("*-*")] if parent.is_dir() else []
-    # Superscripts are digits to isdigit, and no numbers to int.
+    # int does not read all that isdigit calls a digit, such as a superscript.
     number = 1 + max((int(name) for name in taken if re.fullmatch("[0-9]+", name)), default=0)
     return parent / f"{number:03d}-{task}"

@@ -1,4 +1,4 @@
-"""What training does to a batch and to all batches of an epoch: pure functions of a `TrainState`."""
+"""Trains on a batch and on all batches of an epoch: pure functions of a `TrainState`."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ EVALUATION_BATCH = 1000
 
 
 class TrainState(NamedTuple):
-    """All that changes during training."""
+    """Holds all that changes during training."""
 
     step: jax.Array
     params: Any
@@ -32,7 +32,7 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Sums over images: of their losses, of those classified rightly, of all."""
+    """Holds sums over images: their losses, how many are classified correctly, how many there are."""
 
     loss: jax.Array
     correct: jax.Array
@@ -45,7 +45,7 @@ class Metrics(NamedTuple):
 def loss_and_metrics(
     model: PureModel, params: Any, model_state: Any, images: jax.Array, labels: jax.Array, *, train: bool
 ) -> tuple[jax.Array, tuple[Metrics, Any]]:
-    """Mean cross-entropy, and beside it the metrics and the new model state. Labels of -1 do not count."""
+    """Returns the mean cross-entropy, the metrics and the new model state. Labels of -1 do not count."""
     # The backward pass has the precision of the forward pass.
     with jax.default_matmul_precision(matmul_precision()):
         logits, model_state = model.apply(params, model_state, images, train=train)
@@ -63,7 +63,7 @@ def train_step(
     images: jax.Array,
     labels: jax.Array,
 ) -> tuple[TrainState, Metrics]:
-    """One step on one batch."""
+    """Returns the state after one step on one batch, and the metrics of the batch."""
     gradient = jax.grad(partial(loss_and_metrics, model, train=True), has_aux=True)
     gradients, (metrics, model_state) = gradient(state.params, state.model_state, images, labels)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -72,7 +72,7 @@ def train_step(
 
 
 def evaluate(model: PureModel, state: TrainState, images: jax.Array, labels: jax.Array) -> Metrics:
-    """Metrics on images that are not trained on, with batch-norm's running statistics."""
+    """Returns metrics of images that are not trained on, with the running statistics of batch-norm."""
     _, (metrics, _) = loss_and_metrics(model, state.params, state.model_state, images, labels, train=False)
     return metrics
 
@@ -80,8 +80,8 @@ def evaluate(model: PureModel, state: TrainState, images: jax.Array, labels: jax
 def over_batches(step: Callable[..., Any], out_shardings: Any = None) -> Callable[..., Any]:
     """Turns `step(carry, rows, *args) -> carry` into `loop(carry, batches, *args) -> carry`.
 
-    `batches` holds one array of row numbers for every step. What is compiled is kept between calls; `carry`
-    is donated.
+    `batches` holds one array of row numbers per step. `carry` is donated. The returned function keeps what
+    it compiled.
     """
     if jax.default_backend() == "cpu":
         # Inside a loop body XLA's CPU backend leaves backward convolutions in layouts that its fast path does
@@ -106,23 +106,23 @@ def over_batches(step: Callable[..., Any], out_shardings: Any = None) -> Callabl
 
 
 def shuffled(key: jax.Array, num_rows: int, batch_size: int) -> jax.Array:
-    """Rows in random order, one batch a line; what does not fill a batch is left out."""
+    """Returns row numbers in random order, (steps, batch size), without those that do not fill a batch."""
     steps = num_rows // batch_size
     return jax.random.permutation(key, num_rows)[: steps * batch_size].reshape(steps, batch_size)
 
 
 def in_order(num_rows: int, batch_size: int) -> np.ndarray:
-    """All rows, one batch a line, the last line filled up with -1."""
+    """Returns all row numbers in order, (steps, batch size), int32; the last batch is filled up with -1."""
     steps = -(-num_rows // batch_size)
     rows = np.arange(steps * batch_size, dtype=np.int32)
     return np.where(rows < num_rows, rows, np.int32(-1)).reshape(steps, batch_size)
 
 
 class Program:
-    """The jitted functions of a run. Runs that differ in `Hyperparameters`, seed and data share them.
+    """Holds the jitted functions of a run. Runs that differ in `Hyperparameters`, seed and data share them.
 
     Attributes:
-      depths: every parameter's position in the forward pass, -1 if it does not rotate.
+      depths: per parameter its position in the forward pass, -1 if it does not rotate.
       layers: the paths of the parameters that rotate, in the order of the forward pass.
       init: `init(seed, hparams)` returns the first state.
       rotation: `layer_rotation`.
@@ -170,7 +170,7 @@ class Program:
         )
 
     def _optimizer(self, hparams: Hyperparameters) -> optax.GradientTransformationExtraArgs:
-        drops, factor = self._task.schedule_with(self._config.layca, self._config.epochs)
+        drops, factor = self._config.schedule()
         schedule = drop_schedule([drop * self._steps for drop in drops], factor)
         return self._make(self._config.optimizer, self._config.layca, hparams, self.depths, schedule)
 
@@ -214,7 +214,7 @@ class Program:
 
 
 def compile_program(config: Config, devices: Devices, make: MakeOptimizer = make_optimizer) -> Program:
-    """The functions of a run, compiled when first called and shared by all runs that they can serve."""
+    """Returns the functions of a run. They compile at their first call, once for all runs that share them."""
     same = replace(config, learning_rate=0.0, alpha=0.0, weight_decay=0.0, seed=0, data_dir=None)
     return _compile_program(same, devices, make)
 
@@ -227,5 +227,5 @@ def _no_metrics() -> Metrics:
 
 
 def _key(seed: Any, purpose: str) -> jax.Array:
-    """Independent random keys for what a run draws."""
+    """Returns a random key per purpose; keys of different purposes are independent."""
     return jax.random.fold_in(jax.random.key(seed), ("init", "order", "augment").index(purpose))

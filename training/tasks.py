@@ -1,4 +1,4 @@
-"""The tasks: a dataset, a network and a schedule, as the paper or we chose them; when a run ends early."""
+"""Lists the tasks (dataset, network, schedule), and decides when a run ends early."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,13 +14,13 @@ from models.vgg import VGG, WilsonVGG
 
 
 class StopRule(NamedTuple):
-    """The rules by which the authors ended runs, applied to training loss and accuracy after every epoch.
+    """Holds the rules by which the authors ended runs, applied after every epoch.
 
     Attributes:
-      stuck_accuracy: a run whose training accuracy is at most this after `stuck_after` epochs does not learn.
-      stuck_after: see `stuck_accuracy`.
-      loss: a run with at most this training loss has finished.
-      unchanged: a run whose training loss was the same for so many epochs is dead.
+      stuck_accuracy: a run ends if its training accuracy is at most this after `stuck_after` epochs.
+      stuck_after: the number of epochs before `stuck_accuracy` counts.
+      loss: a run ends once its training loss is at most this.
+      unchanged: a run ends if its training loss stays the same for this number of epochs.
     """
 
     stuck_accuracy: float
@@ -29,12 +29,12 @@ class StopRule(NamedTuple):
     unchanged: int = 3
 
 
-# Epochs that a run may have a loss that is NaN or infinite: some recover from one.
+# A run ends after this number of epochs whose loss is NaN or infinite; some runs recover from one.
 NOT_FINITE = 3
 
 
 def stop_reason(rule: StopRule | None, records: Sequence[Mapping[str, Any]]) -> str | None:
-    """Why a run with these records, one per epoch, should end now; `None` if it should go on."""
+    """Returns why a run with these records, one per epoch, should end now, or `None` if it should go on."""
     if not records:
         return None
     losses = [record["train_loss"] for record in records]
@@ -53,14 +53,14 @@ def stop_reason(rule: StopRule | None, records: Sequence[Mapping[str, Any]]) -> 
 
 
 class Schedule(NamedTuple):
-    """The learning rate is multiplied by `factor` after each of the epochs `drops`."""
+    """Multiplies the learning rate by `factor` after each of the epochs `drops`."""
 
     drops: tuple[int, ...]
     factor: float = 0.2
 
 
 class Task(NamedTuple):
-    """One row of the table of tasks.
+    """Describes a task.
 
     Attributes:
       load: `load(seed=..., data_dir=...)` returns the dataset.
@@ -71,14 +71,14 @@ class Task(NamedTuple):
       schedule: when the learning rate drops; scales with the number of epochs.
       rates: each optimizer's learning rate on its own.
       layca_rates: each optimizer's learning rate (the tangent of the angle of a step) with Layca.
-      layca_schedule: with Layca, if it is another.
-      batch_size: images a step; `train_size` means full-batch training.
-      weight_decay: Keras' L2 without Layca; with Layca there is none.
+      layca_schedule: the schedule with Layca, if it is another one.
+      batch_size: images per step; `train_size` means full-batch training.
+      weight_decay: Keras' L2 without Layca; with Layca it is 0.
       flip: whether training images are mirrored at random.
       max_shift: by how many pixels training images are moved at random.
-      validation: whether a tenth of the training images is always held out, and the epoch best on it tested.
+      validation: whether a tenth of the training images is always held out to choose the epoch by.
       stop: when a run ends early.
-      evaluate_every: epochs between two looks at the test images; the first and last epoch have one always.
+      evaluate_every: epochs between two evaluations; the first and the last epoch always have one.
     """
 
     load: Callable[..., Dataset]
@@ -99,25 +99,25 @@ class Task(NamedTuple):
     evaluate_every: int = 1
 
     def schedule_with(self, layca: bool, epochs: int) -> Schedule:
-        """Scaled to a number of epochs."""
+        """Returns the schedule, scaled to a number of epochs."""
         drops, factor = self.layca_schedule or self.schedule if layca else self.schedule
         return Schedule(tuple(drop * epochs // self.epochs for drop in drops), factor)
 
     def num_training_images(self, validation: bool) -> int:
-        """Without those that are held out, of each ten begun one."""
+        """Counts the training images without those that are held out, a tenth of them, rounded up."""
         return self.train_size - (-(-self.train_size // 10) if validation else 0)
 
 
-# Section 6.2 and A.2.1. Momentum (not in the paper) is tested at the rate of the optimizers without memory.
+# Sections 6.2 and A.2.1. Momentum, which is not in the paper, has the rate of SGD.
 _LAYCA_RATES = MappingProxyType(
     {"sgd": 3**-3, "momentum": 3**-3, "rmsprop": 3**-3, "adagrad": 3**-3, "adam": 3**-5, "sgd_amom": 3**-5}
 )
 
 
 def _rates(sgd: float, **others: float) -> Mapping[str, float]:
-    """Rates without Layca. SGD has no default that suits every network; the adaptive methods have Keras'.
+    """Returns rates without Layca: SGD's suits the network, the adaptive methods have Keras' defaults.
 
-    Momentum of 0.9 makes steps ten times as long, the paper's SGD_AMom leaves them as they are.
+    Momentum of 0.9 makes steps ten times as long; the SGD_AMom of the paper does not.
     """
     keras = {"rmsprop": 1e-3, "adagrad": 1e-2, "adam": 1e-3}
     return MappingProxyType({"sgd": sgd, "momentum": sgd / 10, "sgd_amom": sgd, **keras, **others})
@@ -164,8 +164,8 @@ _RESNET = _MNIST5K._replace(
 )
 
 
-# The paper's networks, narrow, on CIFAR-10 at 16 x 16 pixels. They fit 2,000 images in two minutes of a core.
-# The VGG of 25 layers, which separates Layca from SGD the most, needs more images and does not fit them.
+# The networks of the paper, narrow, on CIFAR-10 at 16 x 16 pixels. They fit 2,000 images within two minutes
+# on one core. The VGG of 25 layers needs more images, and does not fit them; Layca gains most there.
 _SMALL = Task(
     load=partial(_small, 2000),
     build=partial(VGG, filters=(16, 32, 64), convs=(3, 3, 3), norm_momentum=0.9),
@@ -201,7 +201,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
     {
         "mnist5k-mlp": _MNIST5K,
         "mnist5k-mlp-no-norm": _NO_NORM,
-        # Section 3, on MNIST-5k: 10 training images a class, one step an epoch.
+        # Section 3, on MNIST-5k: 10 training images per class, one step per epoch.
         "mnist-mlp": Task(
             load=partial(_mnist5k, 100),
             build=MLP,
@@ -232,7 +232,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
         "cifar16-resnet20": _SMALL._replace(
             build=partial(ResNet, filters=(8, 16, 32), blocks=3, classes=10, norm_momentum=0.9)
         ),
-        # c10-cnn2 without its last stage, for which the images are too small.
+        # c10-cnn2 without its last stage: the images are too small for it.
         "cifar16-wilson": _SMALL._replace(
             build=partial(
                 WilsonVGG, filters=(16, 32, 64, 64), convs=(2, 2, 3, 3), hidden=64, norm_momentum=0.9

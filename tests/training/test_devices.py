@@ -48,7 +48,7 @@ def first_steps_on_one():
     return first_steps(one_device())
 
 
-@pytest.mark.parametrize("shard_params", [False, True])
+@pytest.mark.parametrize("shard_params", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_first_steps_on_8_devices_are_those_on_one(shard_params, first_steps_on_one):
     devices = all_devices(shard_params)
     assert devices.mesh.size == 8

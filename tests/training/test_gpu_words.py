@@ -54,6 +54,7 @@ def test_jaxs_own_setting_decides_if_there_is_one(gpu):
         assert lowered() == {("HIGHEST", "HIGHEST")}
 
 
+@pytest.mark.slow
 def test_a_run_with_the_loop_and_the_precision_of_a_gpu_trains(gpu):
     config = Flags(epochs=1, batch_size=512).resolved()
     training.step._compile_program.cache_clear()

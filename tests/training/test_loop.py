@@ -122,7 +122,7 @@ def test_a_run_ends_where_its_rule_says(monkeypatch):
     rule = StopRule(stuck_accuracy=1.0, stuck_after=2, loss=0.0)
     task = TASKS["mnist5k-mlp"]._replace(stop=rule, evaluate_every=100)
     monkeypatch.setattr(train, "TASKS", {"mnist5k-mlp": task})
-    config = Flags(epochs=6, batch_size=1024).resolved()
+    config = Flags(epochs=6, batch_size=512).resolved()
     records = [record for _, record in train.fit(config, task.load(seed=0))]
     assert [record["epoch"] for record in records] == [1, 2, 3]
     assert records[1]["test_accuracy"] is None

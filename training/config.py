@@ -215,7 +215,9 @@ def parse(kind: type[T], arguments: Sequence[str] | None, prog: str, default: T 
     """Parses a command line by tyro; `default` holds what it leaves out."""
     if shutil.get_terminal_size().columns < _NARROWEST:
         os.environ["COLUMNS"] = str(_NARROWEST)
-    return tyro.cli(kind, args=arguments, prog=prog, **({} if default is None else {"default": default}))
+    return tyro.cli(
+        kind, args=arguments, prog=prog, default=tyro.MISSING_NONPROP if default is None else default
+    )
 
 
 def check_utf8(flag: str, path: Path) -> None:

@@ -184,14 +184,15 @@ def epoch(target: Target, shard_params: bool) -> Epoch:
     rows = task.num_training_images(config.validation)
     images = jax.ShapeDtypeStruct((rows, *task.input_shape), jnp.uint8, sharding=devices.rows)
     labels = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=devices.rows)
-    # `train.py` chooses the form of the epoch by backend.
+    scale = Scale(np.float32(0), np.float32(1))
+    # `train.py` chooses the form of the epoch and the precision of products by backend.
     with mock.patch("jax.default_backend", return_value=target.platform):
         program = train.compile_program(config, devices)
-    state = devices.abstract(jax.eval_shape(program.init, np.uint32(0), hparams))
-    scale = Scale(np.float32(0), np.float32(1))
-    started = time.perf_counter()
-    whole = jax.jit(program.train_epoch, donate_argnums=0)
-    compiled: Any = whole.lower(state, (images, labels), scale, np.uint32(0), hparams).compile()
+        state = devices.abstract(jax.eval_shape(program.init, np.uint32(0), hparams))
+        started = time.perf_counter()
+        whole = jax.jit(program.train_epoch, donate_argnums=0)
+        lowered: Any = whole.lower(state, (images, labels), scale, np.uint32(0), hparams)
+    compiled = lowered.compile()
     seconds = time.perf_counter() - started
     memory = compiled.memory_analysis()
     needed = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes

@@ -195,23 +195,37 @@ def answer(flags: Flags, config: Config, folder: RunFolder) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line.
+    """The command line. Returns the exit code, 0 also for a run that was asked to end."""
 
-    Returns:
-      The exit code: 0 also for a run that was asked to end; 2 if the request or the data are bad; 1 if files
-      cannot be written or read, or another process ended the run.
-    """
-    try:
+    def command() -> None:
         flags, config, folder = read(arguments)
         with only_primary_prints():
-            try:
-                answer(flags, config, folder)
-            except Interrupted as reason:
-                print(reason)
+            answer(flags, config, folder)
+
+    return exit_code("train.py", command, arguments)
+
+
+def exit_code(program: str, command: Callable[[], int | None], arguments: list[str] | None) -> int:
+    """Runs a command line, and turns what a user can bring about into one sentence.
+
+    Args:
+      program: what the sentence begins with.
+      command: does everything, from parsing the arguments on.
+      arguments: those of `main`; with `--debug` among them, there is a traceback too.
+
+    Returns:
+      What `command` returns, or 0; 2 if the request or the data are bad; 1 if files cannot be written or
+      read, or another process ended the run.
+    """
+    try:
+        return command() or 0
+    except Interrupted as reason:
+        with only_primary_prints():
+            print(reason)
     except (UsageError, DataError, FileError, DeviceError, OtherProcessError, OSError) as error:
         if "--debug" in (sys.argv if arguments is None else arguments):
             traceback.print_exc()
-        print(f"train.py: error: {_sentence(error)}", file=sys.stderr)
+        print(f"{program}: error: {_sentence(error)}", file=sys.stderr)
         asked = isinstance(error, (UsageError, DataError)) or getattr(error, "errno", 0) == errno.ENAMETOOLONG
         return 2 if asked else 1
     return 0

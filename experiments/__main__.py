@@ -16,10 +16,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+import train
 from data.catalog import hint
 from data.writing import reraise_os_errors
 from experiments.claims import judged
-from experiments.command_line import exit_code
 from experiments.experiment import experiment, experiments, names_of
 from experiments.log import RESULTS, Log, key
 from experiments.results import Results
@@ -227,7 +227,7 @@ def main(
         flags = tyro.cli(Flags, args=arguments, prog="python -m experiments")
         return answer(flags, results, figures, jobs)
 
-    return exit_code("python -m experiments", command, arguments)
+    return train.exit_code("python -m experiments", command, arguments)
 
 
 if __name__ == "__main__":

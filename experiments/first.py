@@ -13,7 +13,7 @@ from typing import Literal
 
 import tyro
 
-from experiments.command_line import exit_code
+import train
 from experiments.experiment import experiment, names_of
 from experiments.fig5b import WEIGHT_DECAY
 from experiments.log import RESULTS, Log, key
@@ -94,7 +94,7 @@ def answer(flags: Flags) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit code, as `train.main` does."""
     program = "python -m experiments.first"
-    return exit_code(program, lambda: answer(tyro.cli(Flags, args=arguments, prog=program)), arguments)
+    return train.exit_code(program, lambda: answer(tyro.cli(Flags, args=arguments, prog=program)), arguments)
 
 
 if __name__ == "__main__":

@@ -73,9 +73,9 @@ class Training:
     PROGRAM: ClassVar[str | None] = None
 
     def numbers(self) -> dict[str, Any]:
+        left_out = ("data_dir", "schedule_epochs")
         own = asdict(self)
-        config = own.pop("config")
-        del config["data_dir"]
+        config = {name: value for name, value in own.pop("config").items() if name not in left_out}
         return {**config, **own, **({"program": self.PROGRAM} if self.PROGRAM else {})}
 
     def task(self) -> str:

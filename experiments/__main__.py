@@ -31,6 +31,11 @@ from training.parallel import check_devices
 FOLDER = Path(__file__).parent
 FIGURES, JOBS = FOLDER / "figures", FOLDER / "jobs"
 NAMES = tuple(experiments())
+_NAME = f"{', '.join(NAMES)}; `all`; `summary`, a table."
+_MINUTES = """\
+Minutes are counted once, where runs are shared, and one run after the other: from logged runs
+of the same kind, else from logged epochs of the same task, else estimated: for two cores
+(embedded tasks) or, a guess, for one accelerator (all others)."""
 _Switch = tyro.conf.FlagCreatePairsOff
 
 
@@ -38,9 +43,7 @@ _Switch = tyro.conf.FlagCreatePairsOff
 class Flags:
     """Rerun and redraw the figures and claims of the paper."""
 
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """fig1a to fig10, tuned, batchnorm, plateau-length, projection, adaptivity, tangent, rates,
-    rotation-accuracy; `all`; `summary`, a table."""
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help=_NAME)]
     preset: Literal["laptop", "small", "paper"] = "laptop"
     """Networks for two cores, on embedded data or CIFAR-10 at 16 x 16, or the paper's for an accelerator."""
     list: _Switch[bool] = False
@@ -74,12 +77,7 @@ def listing(names: Iterable[str], results: Results) -> str:
         done = sum(key in results for key in runs)
         tasks = ", ".join(dict.fromkeys(run.task() for run in runs.values())) or "-"
         lines.append(f"{name:15} {found.log:15} {len(runs):5} {done:5} {minutes:13.1f}  {tasks}")
-    lines.append(
-        "Minutes are counted once, where runs are shared, and one run after the other: from logged runs"
-    )
-    lines.append("of the same kind, else from logged epochs of the same task, else estimated: for two cores")
-    lines.append("(embedded tasks) or, a guess, for one accelerator (all others).")
-    return "\n".join(lines)
+    return "\n".join([*lines, _MINUTES])
 
 
 def _seconds(run: Run, results: Results) -> float:
@@ -93,8 +91,7 @@ def _seconds(run: Run, results: Results) -> float:
     alike = lambda line: all(line["config"].get(name) == numbers.get(name) for name in same)
     if took := [line["seconds"] for line in kin if alike(line)]:
         return sum(took) / len(took)
-    curves = [line for line in kin if "curves" in line and "epochs" in numbers]
-    if curves:
+    if curves := [line for line in kin if "curves" in line and "epochs" in numbers]:
         per_epoch = [line["seconds"] / len(line["curves"]["train_loss"]) for line in curves]
         return numbers["epochs"] * sum(per_epoch) / len(per_epoch)
     return run.estimate()

@@ -30,8 +30,7 @@ SHARES = ("between_layers", "inside_layers")
 class Shares(Training):
     """A run that looks at its effective rates after every epoch."""
 
-    def numbers(self) -> dict[str, Any]:
-        return {**super().numbers(), "program": "adaptivity"}
+    PROGRAM = "adaptivity"
 
     def execute(self, data_dir: str | None) -> dict[str, Any]:
         def look(state: Any) -> dict[str, float | None]:

@@ -1,7 +1,7 @@
 """Figure 2: test accuracy against alpha: first layers train faster (alpha < 0) or last layers do (> 0).
 
-SGD has one learning rate a task, the best for alpha = 0 (Figure 7); Layca has 3^-3 everywhere. Only runs with
-at least 98 % training accuracy are drawn.
+SGD has one learning rate per task, the best for alpha = 0 (Figure 7); Layca has 3^-3 everywhere. Only runs
+with at least 98 % training accuracy are drawn.
 """
 
 from collections.abc import Mapping

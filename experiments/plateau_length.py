@@ -34,9 +34,7 @@ class Waiting(Training):
 
     wait: int
     after: int
-
-    def numbers(self) -> dict[str, Any]:
-        return {**super().numbers(), "program": "plateau-length", "wait": self.wait, "after": self.after}
+    PROGRAM = "plateau-length"
 
     def optimizer(self) -> Any:
         steps = train.TASKS[self.config.task].num_training_images(self.config.validation)

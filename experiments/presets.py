@@ -37,7 +37,7 @@ class Part(NamedTuple):
     alphas: tuple[float, ...] = ALPHAS
 
     def runs(self, *, alpha: float = 0.0, **flags: object) -> list[Training]:
-        """One run a seed."""
+        """One run per seed."""
         return [training(task=self.task, seed=seed, alpha=alpha, **flags) for seed in self.seeds]
 
 

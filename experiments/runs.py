@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -48,38 +48,35 @@ class Run(Protocol):
 
     def numbers(self) -> dict[str, Any]:
         """Everything that decides what the run computes: its name in the log."""
-        ...
 
     def task(self) -> str:
         """The task or the data that it needs."""
-        ...
 
     def estimate(self) -> float:
         """About how many seconds it takes."""
-        ...
 
     def program(self) -> tuple[Any, ...]:
         """Runs with equal programs share what is compiled and, if they follow each other, the data."""
-        ...
 
     def execute(self, data_dir: str | None) -> dict[str, Any]:
         """Computes what the log keeps beside the configuration."""
-        ...
 
     def trace(self) -> None:
         """Builds network and optimizer and traces a step, without data."""
-        ...
 
 
 @dataclass(frozen=True)
 class Training:
-    """A run of `train.fit`. Experiments that change its optimizer derive from it."""
+    """A run of `train.fit`. What computes something else derives from it, and has a `PROGRAM` of its own."""
 
     config: Config
+    PROGRAM: ClassVar[str | None] = None
 
     def numbers(self) -> dict[str, Any]:
         left_out = ("data_dir", "schedule_epochs")
-        return {name: value for name, value in asdict(self.config).items() if name not in left_out}
+        own = asdict(self)
+        config = {name: value for name, value in own.pop("config").items() if name not in left_out}
+        return {**config, **own, **({"program": self.PROGRAM} if self.PROGRAM else {})}
 
     def task(self) -> str:
         return self.config.task
@@ -88,7 +85,7 @@ class Training:
         return SECONDS_PER_EPOCH[self.config.task] * self.config.epochs
 
     def program(self) -> tuple[Any, ...]:
-        config, kind = self.config, self.numbers().get("program", "training")
+        config, kind = self.config, self.PROGRAM or "training"
         return kind, config.task, config.epochs, config.validation, config.layca, config.optimizer
 
     def optimizer(self) -> Callable[..., Any]:
@@ -165,10 +162,8 @@ def unfinished(run: Run) -> Path:
 
 def by_program(runs: Iterable[Run]) -> list[Run]:
     """Runs that share a program follow each other; otherwise the order is kept."""
-    order: dict[tuple[Any, ...], list[Run]] = {}
-    for run in runs:
-        order.setdefault(run.program(), []).append(run)
-    return [run for group in order.values() for run in group]
+    places: dict[tuple[Any, ...], int] = {}
+    return sorted(runs, key=lambda run: places.setdefault(run.program(), len(places)))
 
 
 def load(config: Config, data_dir: str | None) -> Placed:
@@ -183,7 +178,7 @@ def _load(task: str, seed: int, validation: bool, data_dir: str | None) -> Place
 
 
 def summary(config: Config, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """What is kept of a run's records: lists over epochs, in `rotation` one a layer in forward order."""
+    """What is kept of a run's records: lists over epochs, in `rotation` one per layer in forward order."""
     names = [name for name in records[0] if name.endswith(("_loss", "_accuracy"))]
     curves: dict[str, Any] = {name: [rounded(record[name]) for record in records] for name in names}
     curves["rotation"] = {

@@ -47,8 +47,7 @@ without_projection = with_rates(
 class Unprojected(Training):
     """A run with Layca whose steps are not projected."""
 
-    def numbers(self) -> dict[str, Any]:
-        return {**super().numbers(), "program": "unprojected"}
+    PROGRAM = "unprojected"
 
     def optimizer(self) -> Any:
         return without_projection

@@ -174,7 +174,7 @@ def initial_kernels(seed: int) -> list[jax.Array]:
 
 @lru_cache(maxsize=len(SEEDS))
 def arrays(name: str, seed: int, data_dir: str | None) -> tuple[jax.Array, ...]:
-    """Training images and labels, 10 a class, and test images and labels; standardised rows of 784 pixels."""
+    """Training images (10 per class) and labels, test images and labels; standardised rows of 784 pixels."""
     data = (
         train.TASKS[TASK].load(seed=seed) if name == "mnist5k" else _ten_a_class(load(name, data_dir), seed)
     )

@@ -1,8 +1,7 @@
 """Layca on SGD at its 3^-3 and at its best learning rate, against other methods at theirs.
 
 No figure in the paper. Rates are chosen on held-out images, with other seeds than those that are compared
-(SGD's in Figure 7). AdamW decays kernels by 0.1 times the learning rate per step,
-apart from its moments.
+(SGD's in Figure 7). AdamW decays kernels by 0.1 times the learning rate per step, apart from its moments.
 """
 
 from dataclasses import dataclass
@@ -50,8 +49,8 @@ CHOSEN = {
 class Decoupled(Training):
     """A run with AdamW; its optimizer in the configuration is Adam."""
 
-    def numbers(self) -> dict[str, Any]:
-        return {**super().numbers(), "program": "adamw", "decay": DECAY}
+    decay: float = DECAY
+    PROGRAM = "adamw"
 
     def optimizer(self) -> Any:
         return adamw
@@ -76,7 +75,7 @@ def run(task: str, method: str, seed: int, power: int | None = None, **flags: An
 
 
 def compared(task: str, method: str) -> list[Training]:
-    """One run a seed, at the chosen rate."""
+    """One run per seed, at the chosen rate."""
     return [run(task, method, seed, CHOSEN[task].get(method)) for seed in SEEDS]
 
 

@@ -58,10 +58,7 @@ class Variant(Training):
     base: str
     tangent: bool = True
     retraction: Retraction = "projection"
-
-    def numbers(self) -> dict[str, Any]:
-        flags = {"base": self.base, "tangent": self.tangent, "retraction": self.retraction}
-        return {**super().numbers(), "program": "variant", **flags}
+    PROGRAM = "variant"
 
     def program(self) -> tuple[Any, ...]:
         return (*super().program(), self.config.batch_size, self.base, self.tangent, self.retraction)

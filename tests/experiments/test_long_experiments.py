@@ -50,7 +50,7 @@ class Ended(Training):
         return self.summary(self.records(data_dir, 1, look), data_dir)
 
     def numbers(self):
-        return {**super().numbers(), "program": "ended"}
+        return {**Training(self.config).numbers(), "program": "ended"}
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -57,9 +58,10 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
             # Another process may have prepared it meanwhile.
             if not path.exists():
                 cache.write(path, prepare())
-                # What killed processes left; earlier versions had tensorflow-datasets prepare.
+                # Killed processes leave these; tensorflow-datasets, which earlier versions used, the first.
                 for left in [*path.parent.glob("incomplete.*"), *path.parent.glob("arrays.npz.*.part")]:
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                    with suppress(OSError):
+                        shutil.rmtree(left) if left.is_dir() else left.unlink()
     return cache.read(entry, path)
 
 
@@ -76,8 +78,8 @@ def _find(entry: Entry, folder: Path) -> Callable[[], Dataset]:
     return lambda: _from_tfds(entry, folder, prepared)
 
 
-def _read(entry: Entry, files: Mapping[str, Path]) -> Dataset:
-    arrays = [array for split in SPLITS for array in entry.read(entry, files, split)]
+def _read(entry: Entry, paths: Mapping[str, Path]) -> Dataset:
+    arrays = [array for split in SPLITS for array in entry.read(entry, paths, split)]
     return describe_source(make_dataset(*arrays), entry.title)
 
 

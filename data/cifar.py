@@ -60,7 +60,8 @@ class _Unpickler(pickle._Unpickler):
     """Reads dictionaries, lists and arrays of bytes. Other objects could run code of their own.
 
     This is the unpickler written in Python. The one in C takes memory for any length that a pickle states,
-    before it looks whether as many bytes are there. In Python one operation does; it is newer than CIFAR.
+    before it looks whether as many bytes are there. The one in Python does so for one operation, which is
+    newer than these archives and left out here.
     """
 
     dispatch: ClassVar = {
@@ -68,7 +69,7 @@ class _Unpickler(pickle._Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        # An array is made empty. Its state then brings shape and bytes, whose number NumPy compares.
+        # Makes an empty array. NumPy then sets its shape and bytes, and checks that their numbers match.
         allowed = {"_reconstruct": lambda *_: np.empty(0, np.uint8), "ndarray": None, "dtype": _uint8}
         if not module.startswith("numpy") or name not in allowed:
             raise pickle.UnpicklingError(f"it holds {module}.{name}")

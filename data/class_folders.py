@@ -31,7 +31,8 @@ def read(entry: Entry, folder: Path) -> Dataset:
     Raises `DataError`, which names the file or folder, if there are more or fewer classes or pictures than
     the dataset has, or if a picture is damaged or has another size or format.
     """
-    listed = {split: _list(entry, split, folder / split) for split in SPLITS}
+    with reading(folder):
+        listed = {split: _list(entry, split, folder / split) for split in SPLITS}
     if others := sorted(listed["train"].keys() ^ listed["test"].keys()):
         raise DataError(f"{folder} has class folders in one split only: {', '.join(others[:3])}")
     arrays: list[np.ndarray] = []

@@ -11,18 +11,18 @@ from sklearn.model_selection import train_test_split
 
 
 class DataError(Exception):
-    """Data that is not there or not as it should be; the message names the file and says what to do."""
+    """Says that data is missing, damaged or unexpected. The message names the file and what to do."""
 
 
 class Scale(NamedTuple):
-    """Mean and standard deviation of all training pixels, each one number, as in the paper."""
+    """Holds mean and standard deviation of all training pixels, each one number, as in the paper."""
 
     mean: np.float32
     std: np.float32
 
 
 class Source(NamedTuple):
-    """What a dataset was read from; stands in the configuration and the log of every run on it."""
+    """Says what a dataset was read from. Configuration and log of every run hold it."""
 
     name: str  # `CIFAR-10`, or `CIFAR-10, JPEG 75` for a copy that has lost something
     format: str  # `original` (as published, or as tensorflow-datasets stores it), `PNG` or `JPEG`
@@ -37,7 +37,7 @@ class Source(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Images `(n, height, width, channels)` uint8 and their classes `(n,)` int32.
+    """Holds images `(n, height, width, channels)` uint8 and their classes `(n,)` int32.
 
     Images stay bytes, a quarter of their size in float32, until `standardise` turns a batch of them into what
     a network sees. `source` is `None` for embedded data.

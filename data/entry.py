@@ -38,8 +38,8 @@ class Entry(NamedTuple):
     def check(
         self, split: str, images: np.ndarray, labels: np.ndarray, file: Path, images_file: Path | None = None
     ) -> None:
-        """Raises `DataError`, which names the file, unless all images of all classes are there."""
-        expected, found = Counter(dict(enumerate(self.counts(split)))), Counter(labels.ravel().tolist())
+        """Raises `DataError` unless all images of all classes are there; `file` is where the labels are."""
+        expected = Counter(dict(enumerate(self.counts(split))))
         for what, array, shape, dtype, where in (
             ("images", images, (expected.total(), *self.image_shape), np.uint8, images_file or file),
             ("labels", labels, (expected.total(),), np.integer, file),
@@ -49,6 +49,7 @@ class Entry(NamedTuple):
                     f"{where} should hold {split} {what} of {self.title} of shape {shape}"
                     f" {dtype.__name__}, but holds {array.shape} {array.dtype}"
                 )
+        found = Counter(labels.tolist())
         for label in sorted(found | expected):
             if found[label] != expected[label]:
                 raise DataError(

@@ -58,7 +58,7 @@ def not_available(entry: Entry, folder: Path, reason: str) -> DataError:
     home = folder / entry.name
     lines = [
         f"{entry.name} is not in {folder} and could not be fetched: {reason}.",
-        "Fetch what stands on the left, put it where the right says, and run this again:",
+        "Fetch the files on the left, save them under the names on the right, and run this again:",
         *(f"  {url} -> {home / file}" for url, file in zip(entry.urls, entry.files, strict=True)),
         *(f"  ({' '.join(files)} in that folder will do as well)" for files in entry.alternatives),
         f"  (pictures in {home}/{{train,test}}/CLASS/*.{{png,jpg}} will do as well)",

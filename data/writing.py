@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class FileError(Exception):
-    """A file could not be written or read; the message names it. What was written before is whole."""
+    """Says which file could not be written or read. What was written before is whole."""
 
 
 @contextmanager

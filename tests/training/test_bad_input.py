@@ -1,8 +1,8 @@
 """What is refused, with what words, and what is left on disk: as a rule, what was there before.
 
 Further rows stand with what they are about: `layca`'s in test_layca.py, damaged and full disks in
-test_checkpoints.py, batches that do not divide in test_devices.py, damaged datasets in test_archives.py,
-test_cache.py, test_tfds.py and test_tiny_imagenet.py.
+test_checkpoints.py, batches that do not divide in test_devices.py, damaged datasets in
+tests/data/test_faults.py.
 """
 
 import json

@@ -12,6 +12,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -24,21 +27,26 @@ import numpy as np
 from data import DataError, Dataset
 from data.writing import FileError
 from layca_optax import alpha_learning_rates, describe
-from training.config import Config, Flags, UsageError, parse
+from training.config import Config, Flags, UsageError, flag, parse
 from training.optimizer import MakeOptimizer, make_optimizer, skipped_steps
 from training.parallel import (
     DeviceError,
     Devices,
-    OtherProcessError,
     Placed,
     all_devices,
     check_devices,
     matmul_precision,
+    place,
+    warn_of_idle_gpu,
+)
+from training.processes import (
+    OtherProcessError,
+    agree,
+    alone,
+    end,
     on_primary,
     only_primary_prints,
-    place,
     start_distributed,
-    warn_of_idle_gpu,
 )
 from training.run import Interrupted, Session
 from training.run_folder import RunFolder, final_accuracy, finite, new_run_path
@@ -47,6 +55,12 @@ from training.tasks import TASKS, stop_reason
 
 # What somebody wants to know of the state after every epoch, beside the record.
 Look = Callable[[TrainState], Mapping[str, Any]]
+
+
+# Exceptions that end the program with their message; every other one is a mistake of this program.
+FORESEEN = (UsageError, DataError, FileError, DeviceError, OtherProcessError, OSError)
+# Seconds after which this process says what it knows itself, if no other one has told why it ended.
+_PATIENCE = 2.0
 
 
 def fit(
@@ -157,6 +171,8 @@ def run(
     warn_of_idle_gpu()
     devices.check_batch_size(config.batch_size, task.num_training_images(config.validation))
     data = task.load(seed=config.seed, data_dir=config.data_dir)
+    if not alone():
+        agree({"the data, by their sha256": _digest(data)})
     if data.source is not None:
         print(f"data: {data.source}")
     with Session(config, folder, data.source, overwrite=overwrite) as session:
@@ -184,11 +200,26 @@ def read(arguments: list[str] | None = None) -> tuple[Flags, Config, RunFolder]:
     path = new_run_path(config.task) if flags.out is None else flags.out
     folder = RunFolder(path, with_tensorboard=flags.tensorboard)
     if flags.distributed:
-        start_distributed()
+        start_distributed(_facts(flags, config, path), flags.start_timeout)
     check_devices()
     if not flags.describe:
         on_primary(lambda: folder.refuse_unless_free(config, resume=flags.resume, overwrite=flags.overwrite))
     return flags, config, folder
+
+
+def _facts(flags: Flags, config: Config, path: Path) -> dict[str, object]:
+    """Returns what must be the same on all processes."""
+    found = asdict(flags) | asdict(config) | {"out": str(path.absolute())}
+    for name in ("data_dir", "start_timeout", "debug"):
+        del found[name]
+    return {flag(name): value for name, value in found.items()} | {"the version of jax": jax.__version__}
+
+
+def _digest(data: Dataset) -> str:
+    digest = sha256()
+    for array in (data.train_images, data.train_labels, data.test_images, data.test_labels):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def answer(flags: Flags, config: Config, folder: RunFolder) -> None:
@@ -217,12 +248,21 @@ def main(arguments: list[str] | None = None) -> int:
                     answer(flags, config, folder)
                 except Interrupted as reason:
                     print(reason)
-    except (UsageError, DataError, FileError, DeviceError, OtherProcessError, OSError) as error:
-        if "--debug" in (sys.argv if arguments is None else arguments):
+        agree({}, last=True)
+    except Exception as error:
+        foreseen = isinstance(error, FORESEEN)
+        if not foreseen and alone():
+            raise
+        if not foreseen or isinstance(error, OtherProcessError):
+            time.sleep(_PATIENCE)
+        if not foreseen or "--debug" in (sys.argv if arguments is None else arguments):
             traceback.print_exc()
-        print(f"train.py: error: {_sentence(error)}", file=sys.stderr)
         asked = isinstance(error, (UsageError, DataError)) or getattr(error, "errno", 0) == errno.ENAMETOOLONG
-        return 2 if asked else 1
+        code, sentence = 2 if asked else 1, _sentence(error)
+        if not alone():
+            end(sentence, code)
+        print(f"train.py: error: {sentence}", file=sys.stderr)
+        return code
     return 0
 
 

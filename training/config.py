@@ -123,6 +123,8 @@ class Flags:
     """Train with other processes, each started with the same flags and a common --out. JAX finds them under
     Slurm, Open MPI, Kubernetes and on TPUs; elsewhere set JAX_COORDINATOR_ADDRESS (host:port of
     process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID (0, 1, ...)."""
+    start_timeout: int = 25
+    """Seconds that --distributed waits for processes that start late."""
     debug: _Switch[bool] = False
     """Show the traceback of an error."""
     describe: _Switch[bool] = False
@@ -206,6 +208,8 @@ class Flags:
             raise UsageError("--resume needs the folder of the run: --out FOLDER")
         if self.keep_schedule and not self.resume:
             raise UsageError("--keep-schedule goes with --resume and more --epochs")
+        if self.start_timeout < 1:
+            raise UsageError(f"--start-timeout must be 1 or more, not {self.start_timeout}")
         if self.distributed and self.out is None:
             raise UsageError("--distributed needs a folder that all processes see: --out FOLDER")
         return config
@@ -215,7 +219,9 @@ def parse(kind: type[T], arguments: Sequence[str] | None, prog: str, default: T 
     """Parses a command line by tyro; `default` holds what it leaves out."""
     if shutil.get_terminal_size().columns < _NARROWEST:
         os.environ["COLUMNS"] = str(_NARROWEST)
-    return tyro.cli(kind, args=arguments, prog=prog, **({} if default is None else {"default": default}))
+    if default is None:
+        return tyro.cli(kind, args=arguments, prog=prog)
+    return tyro.cli(kind, args=arguments, prog=prog, default=default)
 
 
 def check_utf8(flag: str, path: Path) -> None:

@@ -17,7 +17,7 @@ from data.writing import FileError
 from training.checkpoints import Checkpoints, DamagedError, OtherStateError
 from training.config import Config, UsageError
 from training.page import write_page
-from training.parallel import any_process, is_primary, on_primary
+from training.processes import agree, any_process, is_primary, on_primary
 from training.report import Progress, TensorBoard, plot_rotation, rotation_table
 from training.run_folder import RunFolder
 
@@ -117,13 +117,16 @@ class Session:
     def __enter__(self) -> "Session":
         with ExitStack() as stack:
             on_primary(lambda: self._take(stack))
+            agree({"the folder --out, of which this process sees the run": self._folder.holder()})
             self._interruption = stack.enter_context(Interruption())
             self._checkpoints = stack.enter_context(Checkpoints(self._folder.checkpoints))
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._stack.__exit__(*exception)
+        if exception[1] is None or isinstance(exception[1], Interrupted) or jax.process_count() == 1:
+            self._stack.__exit__(*exception)
+        # Otherwise this process ends at once. orbax would wait for the others, which wait elsewhere.
 
     def _take(self, stack: ExitStack) -> None:
         stack.enter_context(self._folder.locked())

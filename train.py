@@ -3,15 +3,11 @@
 Goes from the flags to a run and its loop. The loop calls the pure functions of `training/step.py`.
 """
 
-import errno
 import math
-import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -24,13 +20,12 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import jax
 import numpy as np
 
-from data import DataError, Dataset
-from data.writing import FileError
+from data import Dataset
 from layca_optax import alpha_learning_rates, describe
-from training.config import Config, Flags, UsageError, flag, parse
+from training.config import Config, Flags, flag, parse
+from training.errors import exit_code
 from training.optimizer import MakeOptimizer, make_optimizer, skipped_steps
 from training.parallel import (
-    DeviceError,
     Devices,
     Placed,
     all_devices,
@@ -40,10 +35,8 @@ from training.parallel import (
     warn_of_idle_gpu,
 )
 from training.processes import (
-    OtherProcessError,
     agree,
     alone,
-    end,
     on_primary,
     only_primary_prints,
     start_distributed,
@@ -53,14 +46,8 @@ from training.run_folder import RunFolder, final_accuracy, finite, new_run_path
 from training.step import Metrics, TrainState, compile_program
 from training.tasks import TASKS, stop_reason
 
-# What somebody wants to know of the state after every epoch, beside the record.
+# Returns more fields for the record of an epoch, from the state after it.
 Look = Callable[[TrainState], Mapping[str, Any]]
-
-
-# Exceptions that end the program with their message; every other one is a mistake of this program.
-FORESEEN = (UsageError, DataError, FileError, DeviceError, OtherProcessError, OSError)
-# Seconds after which this process says what it knows itself, if no other one has told why it ended.
-_PATIENCE = 2.0
 
 
 def fit(
@@ -73,12 +60,19 @@ def fit(
     evaluate_every: int | None = None,
     optimizer: MakeOptimizer = make_optimizer,
 ) -> Iterator[tuple[TrainState, dict[str, Any]]]:
-    """Trains and yields the state and a record of metrics after every epoch.
+    """Trains, and yields the state and a record of metrics after every epoch.
 
-    The next epoch donates the state that was yielded: use or copy it before going on. To continue a run, pass
-    its last `state` and the `history` of its records. Ends early where the task's rule says so. `optimizer`
-    is called with the arguments of `make_optimizer`. Of several runs in one process, `data` that are `Placed`
-    go to the devices once.
+    The next epoch donates the state that was yielded: use or copy it before. Training ends early by the rule
+    of the task.
+
+    Args:
+      config: the run.
+      data: a dataset, or one that is on the devices already and that several runs share.
+      devices: what to train on; by default all devices.
+      state: the last state of the run to continue.
+      history: the records of the run to continue.
+      evaluate_every: epochs between two evaluations; by default those of the task.
+      optimizer: is called with the arguments of `make_optimizer`.
     """
     task = TASKS[config.task]
     devices = devices or all_devices()
@@ -120,7 +114,7 @@ def _mean(total: jax.Array, metrics: Metrics) -> float | None:
 
 
 def nothing_more(state: TrainState) -> Mapping[str, Any]:
-    """A `Look` that adds nothing to a record."""
+    """Adds nothing to a record."""
     return {}
 
 
@@ -134,7 +128,7 @@ def train_in(
     evaluate_every: int | None = None,
     look: Look = nothing_more,
 ) -> None:
-    """Trains from the newest good state of a session on; `look` adds to the record of every epoch."""
+    """Trains from the newest good state of a session on; `look` adds fields to the record of every epoch."""
     program = compile_program(config, devices, optimizer)
     state = session.restore(devices.abstract(jax.eval_shape(program.init, np.uint32(0), config.hparams())))
     history = fit(
@@ -151,7 +145,7 @@ def train_in(
 
 
 def describe_task(config: Config) -> str:
-    """The table of leaves of a task's network, from shapes alone."""
+    """Returns the table of the leaves of a network, from shapes alone."""
     program = compile_program(config, all_devices())
     params = jax.eval_shape(program.init, np.uint32(0), config.hparams()).params
     rates = alpha_learning_rates(config.learning_rate, config.alpha, program.depths)
@@ -162,7 +156,7 @@ def describe_task(config: Config) -> str:
 def run(
     config: Config, folder: RunFolder, *, overwrite: bool = False, devices: Devices | None = None
 ) -> float | None:
-    """Trains as `config` says, keeps what comes of it in `folder`, returns the test accuracy.
+    """Trains a run, keeps it in its folder, and returns the test accuracy.
 
     Raises:
       Interrupted: after SIGTERM, SIGHUP or Ctrl-C, with the state saved.
@@ -234,57 +228,23 @@ def answer(flags: Flags, config: Config, folder: RunFolder) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line.
+    """Runs the command line.
 
     Returns:
-      The exit code: 0 also for a run that was asked to end; 2 if the request or the data are bad; 1 if files
-      cannot be written or read, or another process ended the run.
+      The exit code, as of `training.errors.exit_code`; 0 also for a run that was asked to end.
     """
-    try:
-        with _output():
-            flags, config, folder = read(arguments)
-            with only_primary_prints():
-                try:
-                    answer(flags, config, folder)
-                except Interrupted as reason:
-                    print(reason)
+
+    def program() -> None:
+        flags, config, folder = read(arguments)
+        with only_primary_prints():
+            try:
+                answer(flags, config, folder)
+            except Interrupted as reason:
+                print(reason)
         agree({}, last=True)
-    except Exception as error:
-        foreseen = isinstance(error, FORESEEN)
-        if not foreseen and alone():
-            raise
-        if not foreseen or isinstance(error, OtherProcessError):
-            time.sleep(_PATIENCE)
-        if not foreseen or "--debug" in (sys.argv if arguments is None else arguments):
-            traceback.print_exc()
-        asked = isinstance(error, (UsageError, DataError)) or getattr(error, "errno", 0) == errno.ENAMETOOLONG
-        code, sentence = 2 if asked else 1, _sentence(error)
-        if not alone():
-            end(sentence, code)
-        print(f"train.py: error: {sentence}", file=sys.stderr)
-        return code
-    return 0
 
-
-@contextmanager
-def _output() -> Iterator[None]:
-    """Raises `FileError` if standard output cannot be written, as on a full disk or behind `| head`."""
-    try:
-        yield
-    finally:
-        try:
-            sys.stdout.flush()
-        except OSError as error:
-            # Python tries again when it exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise FileError(f"standard output could not be written: {error.strerror}") from error
-
-
-def _sentence(error: Exception) -> str:
-    """Returns what an exception says; errors of the operating system name their file in their own order."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+    debug = "--debug" in (sys.argv if arguments is None else arguments)
+    return exit_code("train.py", program, debug=debug)
 
 
 if __name__ == "__main__":

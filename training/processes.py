@@ -57,7 +57,7 @@ class _Others:
             raise UsageError(f"--distributed: {verdict}")
 
     def tell(self, message: str) -> None:
-        """Ends the others with a message, unless one of them is ending this process."""
+        """Ends the others with a message; does not return if one of them is ending this process."""
         with self._lock:
             if not self._over:
                 self._over = True
@@ -88,10 +88,10 @@ class _Others:
         with self._lock:
             if self._over:
                 return
-            self._over = True
             self._send({"ended": reason})
-        print(f"train.py: error: {reason}", file=sys.stderr, flush=True)
-        os._exit(1)
+            # Under the lock, so that the main thread says nothing more.
+            print(f"train.py: error: {reason}", file=sys.stderr, flush=True)
+            os._exit(1)
 
 
 _others: _Others | None = None
@@ -123,15 +123,15 @@ def start_distributed(facts: Mapping[str, object], timeout: float) -> None:
       OtherProcessError: not all have come in time.
     """
     global _others
-    address, count, number, local_devices = _environment(timeout)
+    address, count, number = _environment(timeout)
     connections = _connect(address, count, number, timeout) if count > 1 else {}
     _others = _Others(number, connections)
     agree(facts, timeout=timeout)
-    jax.distributed.initialize(address, count, number, local_devices)
+    jax.distributed.initialize(address, count, number)
 
 
-def _environment(timeout: float) -> tuple[str, int, int, Any]:
-    """Returns the coordinator's address, the number of processes, this one's place, and its devices."""
+def _environment(timeout: float) -> tuple[str, int, int]:
+    """Returns the coordinator's address, the number of processes and this one's place."""
     given = {name: os.environ[name] for name in _NUMBERS if name in os.environ}
     if given and (len(given) < len(_NUMBERS) or COORDINATOR not in os.environ):
         missing = [name for name in (COORDINATOR, *_NUMBERS) if name not in os.environ]
@@ -147,13 +147,13 @@ def _environment(timeout: float) -> tuple[str, int, int, Any]:
 
     address = os.environ.get(COORDINATOR)
     found = ClusterEnv.auto_detect_unset_distributed_params(address, count, number, None, None, int(timeout))
-    address, count, number, local_devices = found
+    address, count, number, _ = found
     if address is None or count is None or number is None:
         raise UsageError(
             f"--distributed: jax finds no cluster here. Set {COORDINATOR} (host:port of process 0),"
             f" {_NUMBERS[0]} and {_NUMBERS[1]} (0, 1, ...)"
         )
-    return address, count, number, local_devices
+    return address, count, number
 
 
 def _connect(address: str, count: int, number: int, timeout: float) -> dict[int, BufferedRWPair]:

@@ -3,15 +3,14 @@
 Goes from the flags to a run and its loop. The loop calls the pure functions of `training/step.py`.
 """
 
-import errno
 import math
-import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -21,31 +20,33 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import jax
 import numpy as np
 
-from data import DataError, Dataset
-from data.writing import FileError
+from data import Dataset
 from layca_optax import alpha_learning_rates, describe
-from training.config import Config, Flags, UsageError, parse
+from training.config import Config, Flags, flag, parse
+from training.errors import exit_code
 from training.optimizer import MakeOptimizer, make_optimizer, skipped_steps
 from training.parallel import (
-    DeviceError,
     Devices,
-    OtherProcessError,
     Placed,
     all_devices,
     check_devices,
     matmul_precision,
+    place,
+    warn_of_idle_gpu,
+)
+from training.processes import (
+    agree,
+    alone,
     on_primary,
     only_primary_prints,
-    place,
     start_distributed,
-    warn_of_idle_gpu,
 )
 from training.run import Interrupted, Session
 from training.run_folder import RunFolder, final_accuracy, finite, new_run_path
 from training.step import Metrics, TrainState, compile_program
 from training.tasks import TASKS, stop_reason
 
-# What somebody wants to know of the state after every epoch, beside the record.
+# Returns more fields for the record of an epoch, from the state after it.
 Look = Callable[[TrainState], Mapping[str, Any]]
 
 
@@ -59,12 +60,19 @@ def fit(
     evaluate_every: int | None = None,
     optimizer: MakeOptimizer = make_optimizer,
 ) -> Iterator[tuple[TrainState, dict[str, Any]]]:
-    """Trains and yields the state and a record of metrics after every epoch.
+    """Trains, and yields the state and a record of metrics after every epoch.
 
-    The next epoch donates the state that was yielded: use or copy it before going on. To continue a run, pass
-    its last `state` and the `history` of its records. Ends early where the task's rule says so. `optimizer`
-    is called with the arguments of `make_optimizer`. Of several runs in one process, `data` that are `Placed`
-    go to the devices once.
+    The next epoch donates the state that was yielded: use or copy it before. Training ends early by the rule
+    of the task.
+
+    Args:
+      config: the run.
+      data: a dataset, or one that is on the devices already and that several runs share.
+      devices: what to train on; by default all devices.
+      state: the last state of the run to continue.
+      history: the records of the run to continue.
+      evaluate_every: epochs between two evaluations; by default those of the task.
+      optimizer: is called with the arguments of `make_optimizer`.
     """
     task = TASKS[config.task]
     devices = devices or all_devices()
@@ -106,7 +114,7 @@ def _mean(total: jax.Array, metrics: Metrics) -> float | None:
 
 
 def nothing_more(state: TrainState) -> Mapping[str, Any]:
-    """A `Look` that adds nothing to a record."""
+    """Adds nothing to a record."""
     return {}
 
 
@@ -120,7 +128,7 @@ def train_in(
     evaluate_every: int | None = None,
     look: Look = nothing_more,
 ) -> None:
-    """Trains from the newest good state of a session on; `look` adds to the record of every epoch."""
+    """Trains from the newest good state of a session on; `look` adds fields to the record of every epoch."""
     program = compile_program(config, devices, optimizer)
     state = session.restore(devices.abstract(jax.eval_shape(program.init, np.uint32(0), config.hparams())))
     history = fit(
@@ -137,7 +145,7 @@ def train_in(
 
 
 def describe_task(config: Config) -> str:
-    """The table of leaves of a task's network, from shapes alone."""
+    """Returns the table of the leaves of a network, from shapes alone."""
     program = compile_program(config, all_devices())
     params = jax.eval_shape(program.init, np.uint32(0), config.hparams()).params
     rates = alpha_learning_rates(config.learning_rate, config.alpha, program.depths)
@@ -148,7 +156,7 @@ def describe_task(config: Config) -> str:
 def run(
     config: Config, folder: RunFolder, *, overwrite: bool = False, devices: Devices | None = None
 ) -> float | None:
-    """Trains as `config` says, keeps what comes of it in `folder`, returns the test accuracy.
+    """Trains a run, keeps it in its folder, and returns the test accuracy.
 
     Raises:
       Interrupted: after SIGTERM, SIGHUP or Ctrl-C, with the state saved.
@@ -157,6 +165,8 @@ def run(
     warn_of_idle_gpu()
     devices.check_batch_size(config.batch_size, task.num_training_images(config.validation))
     data = task.load(seed=config.seed, data_dir=config.data_dir)
+    if not alone():
+        agree({"the data, by their sha256": _digest(data)})
     if data.source is not None:
         print(f"data: {data.source}")
     with Session(config, folder, data.source, overwrite=overwrite) as session:
@@ -184,11 +194,26 @@ def read(arguments: list[str] | None = None) -> tuple[Flags, Config, RunFolder]:
     path = new_run_path(config.task) if flags.out is None else flags.out
     folder = RunFolder(path, with_tensorboard=flags.tensorboard)
     if flags.distributed:
-        start_distributed()
+        start_distributed(_facts(flags, config, path), flags.start_timeout)
     check_devices()
     if not flags.describe:
         on_primary(lambda: folder.refuse_unless_free(config, resume=flags.resume, overwrite=flags.overwrite))
     return flags, config, folder
+
+
+def _facts(flags: Flags, config: Config, path: Path) -> dict[str, object]:
+    """Returns what must be the same on all processes."""
+    found = asdict(flags) | asdict(config) | {"out": str(path.absolute())}
+    for name in ("data_dir", "start_timeout", "debug"):
+        del found[name]
+    return {flag(name): value for name, value in found.items()} | {"the version of jax": jax.__version__}
+
+
+def _digest(data: Dataset) -> str:
+    digest = sha256()
+    for array in (data.train_images, data.train_labels, data.test_images, data.test_labels):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def answer(flags: Flags, config: Config, folder: RunFolder) -> None:
@@ -203,63 +228,23 @@ def answer(flags: Flags, config: Config, folder: RunFolder) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns the exit code, 0 also for a run that was asked to end."""
-
-    def command() -> None:
-        flags, config, folder = read(arguments)
-        with only_primary_prints():
-            answer(flags, config, folder)
-
-    return exit_code("train.py", command, arguments)
-
-
-def exit_code(program: str, command: Callable[[], int | None], arguments: list[str] | None) -> int:
-    """Runs a command line, and turns what a user can bring about into one sentence.
-
-    Args:
-      program: what the sentence begins with.
-      command: does everything, from parsing the arguments on.
-      arguments: those of `main`; with `--debug` among them, there is a traceback too.
+    """Runs the command line.
 
     Returns:
-      What `command` returns, or 0; 2 if the request or the data are bad; 1 if files cannot be written or
-      read, or another process ended the run.
+      The exit code, as of `training.errors.exit_code`; 0 also for a run that was asked to end.
     """
-    try:
-        with _output():
+
+    def program() -> None:
+        flags, config, folder = read(arguments)
+        with only_primary_prints():
             try:
-                return command() or 0
+                answer(flags, config, folder)
             except Interrupted as reason:
-                with only_primary_prints():
-                    print(reason)
-    except (UsageError, DataError, FileError, DeviceError, OtherProcessError, OSError) as error:
-        if "--debug" in (sys.argv if arguments is None else arguments):
-            traceback.print_exc()
-        print(f"{program}: error: {_sentence(error)}", file=sys.stderr)
-        asked = isinstance(error, (UsageError, DataError)) or getattr(error, "errno", 0) == errno.ENAMETOOLONG
-        return 2 if asked else 1
-    return 0
+                print(reason)
+        agree({}, last=True)
 
-
-@contextmanager
-def _output() -> Iterator[None]:
-    """Raises `FileError` if standard output cannot be written, as on a full disk or behind `| head`."""
-    try:
-        yield
-    finally:
-        try:
-            sys.stdout.flush()
-        except OSError as error:
-            # Python tries again when it exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise FileError(f"standard output could not be written: {error.strerror}") from error
-
-
-def _sentence(error: Exception) -> str:
-    """Returns what an exception says; errors of the operating system name their file in their own order."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+    debug = "--debug" in (sys.argv if arguments is None else arguments)
+    return exit_code("train.py", program, debug=debug)
 
 
 if __name__ == "__main__":

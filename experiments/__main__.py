@@ -16,7 +16,6 @@ from typing import Annotated, Literal
 
 import tyro
 
-import train
 from data.catalog import hint
 from data.writing import reraise_os_errors
 from experiments.claims import judged
@@ -26,6 +25,7 @@ from experiments.results import Results
 from experiments.runs import Run, by_program
 from experiments.work import finish, refuse_unwritable
 from training.config import UsageError
+from training.errors import exit_code
 from training.parallel import check_devices
 
 FOLDER = Path(__file__).parent
@@ -227,7 +227,8 @@ def main(
         flags = tyro.cli(Flags, args=arguments, prog="python -m experiments")
         return answer(flags, results, figures, jobs)
 
-    return train.exit_code("python -m experiments", command, arguments)
+    debug = "--debug" in (sys.argv if arguments is None else arguments)
+    return exit_code("python -m experiments", command, debug=debug)
 
 
 if __name__ == "__main__":

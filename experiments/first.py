@@ -13,7 +13,6 @@ from typing import Literal
 
 import tyro
 
-import train
 from experiments.experiment import experiment, names_of
 from experiments.fig5b import WEIGHT_DECAY
 from experiments.log import RESULTS, Log, key
@@ -22,6 +21,7 @@ from experiments.results import Results
 from experiments.runs import Run, training
 from experiments.work import finish
 from training.config import UsageError
+from training.errors import exit_code
 
 LOG = "first"
 SEEDS = (0, 1)
@@ -94,7 +94,8 @@ def answer(flags: Flags) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit code, as `train.main` does."""
     program = "python -m experiments.first"
-    return train.exit_code(program, lambda: answer(tyro.cli(Flags, args=arguments, prog=program)), arguments)
+    debug = "--debug" in (sys.argv if arguments is None else arguments)
+    return exit_code(program, lambda: answer(tyro.cli(Flags, args=arguments, prog=program)), debug=debug)
 
 
 if __name__ == "__main__":

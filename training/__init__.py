@@ -1,1 +1,1 @@
-"""What train.py needs beside it: tasks, optimizers, the command line's settings, files of a run."""
+"""Holds what train.py needs: settings, tasks, optimizers, the step, devices, processes, files of a run."""

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from data.writing import FileError, first_line, reraise_os_errors
-from training.parallel import on_primary
+from training.processes import on_primary
 
 
 class DamagedError(Exception):

@@ -123,6 +123,8 @@ class Flags:
     """Train with other processes, each started with the same flags and a common --out. JAX finds them under
     Slurm, Open MPI, Kubernetes and on TPUs; elsewhere set JAX_COORDINATOR_ADDRESS (host:port of
     process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID (0, 1, ...)."""
+    start_timeout: int = 25
+    """Seconds that --distributed waits for processes that start late."""
     debug: _Switch[bool] = False
     """Show the traceback of an error."""
     describe: _Switch[bool] = False
@@ -177,47 +179,56 @@ class Flags:
             data_dir=data_dir,
             schedule_epochs=None if schedule_epochs == epochs else schedule_epochs,
         )
-        images = task.num_training_images(config.validation)
-        # Steps are counted in int32.
-        most_epochs = (2**31 - 1) // -(-images // max(1, config.batch_size))
-        ranges = {
-            "learning_rate": (0 <= config.learning_rate < math.inf, "finite, 0 or more"),
-            "alpha": (-1 <= config.alpha <= 1, "between -1 and 1"),
-            "weight_decay": (0 <= config.weight_decay < math.inf, "finite, 0 or more"),
-            "batch_size": (
-                1 <= config.batch_size <= images,
-                f"between 1 and the {images} training images",
-            ),
-            "epochs": (1 <= config.epochs <= most_epochs, f"between 1 and {most_epochs}"),
-            "seed": (0 <= config.seed < 2**32, "between 0 and 2^32 - 1"),
-        }
-        for name, (holds, expected) in ranges.items():
-            if not holds:
-                raise UsageError(f"{flag(name)} must be {expected}, not {getattr(config, name)}")
+        _check_ranges(config)
+        self._check(started)
+        return config
+
+    def _check(self, started: Config | None) -> None:
         if self.data_dir is not None:
             check_utf8("--data-dir", Path(self.data_dir))
             if not Path(self.data_dir).is_dir():
                 moved = started is not None and started.data_dir == self.data_dir
-                hint_moved = ", where the data of this run were: give it again as it is now" if moved else ""
-                raise UsageError(f"--data-dir {self.data_dir} is not a folder{hint_moved}")
+                now = ", where the data of this run were: name the folder where they are now" if moved else ""
+                raise UsageError(f"--data-dir {self.data_dir} is not a folder{now}")
         if self.resume and self.overwrite:
             raise UsageError("--resume continues a run and --overwrite replaces it: give one of them")
         if self.resume and self.out is None:
             raise UsageError("--resume needs the folder of the run: --out FOLDER")
         if self.keep_schedule and not self.resume:
             raise UsageError("--keep-schedule goes with --resume and more --epochs")
+        if self.start_timeout < 1:
+            raise UsageError(f"--start-timeout must be 1 or more, not {self.start_timeout}")
         if self.distributed and self.out is None:
             raise UsageError("--distributed needs a folder that all processes see: --out FOLDER")
-        return config
+
+
+def _check_ranges(config: Config) -> None:
+    images = TASKS[config.task].num_training_images(config.validation)
+    # Steps are counted in int32.
+    most_epochs = (2**31 - 1) // -(-images // max(1, config.batch_size))
+    ranges = {
+        "learning_rate": (0 <= config.learning_rate < math.inf, "finite, 0 or more"),
+        "alpha": (-1 <= config.alpha <= 1, "between -1 and 1"),
+        "weight_decay": (0 <= config.weight_decay < math.inf, "finite, 0 or more"),
+        "batch_size": (
+            1 <= config.batch_size <= images,
+            f"between 1 and the {images} training images",
+        ),
+        "epochs": (1 <= config.epochs <= most_epochs, f"between 1 and {most_epochs}"),
+        "seed": (0 <= config.seed < 2**32, "between 0 and 2^32 - 1"),
+    }
+    for name, (holds, expected) in ranges.items():
+        if not holds:
+            raise UsageError(f"{flag(name)} must be {expected}, not {getattr(config, name)}")
 
 
 def parse(kind: type[T], arguments: Sequence[str] | None, prog: str, default: T | None = None) -> T:
     """Parses a command line by tyro; `default` holds what it leaves out."""
     if shutil.get_terminal_size().columns < _NARROWEST:
         os.environ["COLUMNS"] = str(_NARROWEST)
-    return tyro.cli(
-        kind, args=arguments, prog=prog, default=tyro.MISSING_NONPROP if default is None else default
-    )
+    if default is None:
+        return tyro.cli(kind, args=arguments, prog=prog)
+    return tyro.cli(kind, args=arguments, prog=prog, default=default)
 
 
 def check_utf8(flag: str, path: Path) -> None:

@@ -1,11 +1,12 @@
-"""The report of a run: its curves as an HTML page, drawn by plotly.
+"""Writes the report of a run: its curves as an HTML page, drawn by plotly.
 
-`plotly.min.js` is written beside the page, which needs no network.
+The page needs no network: `plotly.min.js` is written beside it.
 """
 
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import timedelta
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def write_page(config: Config, records: Sequence[Mapping[str, Any]], reason: str
     """
     drops, factor = config.schedule()
     drops = [drop for drop in drops if 0 < drop < records[-1]["epoch"]]
-    notes = [" · ".join(f"{name} {value}" for name, value in _facts(config, records))]
+    notes = [_facts(config, records)]
     if reason is not None:
         notes.append(f"Ended after epoch {records[-1]['epoch']} of {config.epochs}: {reason}")
     if config.schedule_epochs is not None:
@@ -62,7 +63,7 @@ def write_report(
     drops: Sequence[float] = (),
     command: str = "",
 ) -> None:
-    """Writes curves of rotation, losses and accuracies, of any training loop.
+    """Writes curves of rotation, losses and accuracies of any training loop.
 
     Args:
       records: one per epoch or step, in order: `epoch` or `step`; any numbers whose names end in `loss` or
@@ -95,14 +96,7 @@ def draw(records: Sequence[Mapping[str, Any]], drops: Sequence[float] = ()) -> F
     """Draws what `write_report` writes: panels below each other, with legends that toggle curves."""
     unit = "epoch" if "epoch" in records[0] else "step"
     x = [record[unit] for record in records]
-    rotation = [_by_measure(record.get("rotation", {})) for record in records]
-    panels = {
-        _DISTANCE: _columns([row["from_init"] for row in rotation]),
-        _ANGLE: _columns([row["last_step"] for row in rotation]),
-        "loss": _columns([_ending_in("loss", record) for record in records]),
-        "accuracy": _columns([_ending_in("accuracy", record) for record in records]),
-    }
-    panels = {panel: curves for panel, curves in panels.items() if curves}
+    panels = {panel: curves for panel, curves in _panels(records).items() if curves}
     count = max(1, len(panels))
     figure = make_subplots(
         count, 1, shared_xaxes=True, vertical_spacing=0.2 / count, subplot_titles=[*panels]
@@ -149,24 +143,20 @@ def draw(records: Sequence[Mapping[str, Any]], drops: Sequence[float] = ()) -> F
     )
 
 
-def _by_measure(rotation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Per measure its value for every weight vector, by name."""
-    found: dict[str, dict[str, float]] = {"from_init": {}, "last_step": {}}
-    for layer, entry in rotation.items():
-        for measure, value in (entry if isinstance(entry, Mapping) else {"from_init": entry}).items():
-            for index, number in np.ndenumerate(np.asarray(value, float)):
-                name = f"{layer}[{', '.join(map(str, index))}]" if index else layer
-                found.setdefault(measure, {})[name] = number
-    return found
-
-
-def _ending_in(word: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name.endswith(word)}
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Per name its values in all rows."""
-    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)}
+def _panels(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Any]]]:
+    """Returns per panel its curves by name, with one value per record, `None` where there is none."""
+    panels: dict[str, dict[str, list[Any]]] = {_DISTANCE: {}, _ANGLE: {}, "loss": {}, "accuracy": {}}
+    for index, record in enumerate(records):
+        found = [(name.rpartition("_")[2], name, value) for name, value in record.items()]
+        for layer, entry in record.get("rotation", {}).items():
+            measures = entry if isinstance(entry, Mapping) else {"from_init": entry}
+            for panel, measure in ((_DISTANCE, "from_init"), (_ANGLE, "last_step")):
+                for at, number in np.ndenumerate(np.asarray(measures.get(measure, []), float)):
+                    found.append((panel, f"{layer}[{', '.join(map(str, at))}]" if at else layer, number))
+        for panel, name, value in found:
+            if panel in panels:
+                panels[panel].setdefault(name, [None] * len(records))[index] = value
+    return panels
 
 
 def command(config: Config) -> str:
@@ -184,28 +174,22 @@ def command(config: Config) -> str:
     return shlex.join(words)
 
 
-def _facts(config: Config, records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _facts(config: Config, records: Sequence[Mapping[str, Any]]) -> str:
     last = records[-1]
     epochs = f"{config.epochs}" if last["epoch"] == config.epochs else f"{last['epoch']} of {config.epochs}"
-    facts = [
-        ("test accuracy", show(final_accuracy(records))),
-        ("training accuracy", show(last["train_accuracy"])),
-        ("training loss", show(last["train_loss"], ".2e")),
-        ("learning rate", f"{config.learning_rate:.4g}"),
-        ("α", f"{config.alpha:g}"),
-        ("weight decay", f"{config.weight_decay:g}"),
-        ("batch size", f"{config.batch_size:,}"),
-        ("epochs", epochs),
-        ("seed", f"{config.seed}"),
-        ("time of training", _time(sum(record["seconds"] for record in records))),
-    ]
-    skipped = sum(last["skipped"].values())
-    return [*facts, ("steps skipped by layers", f"{skipped:,}")] if skipped else facts
-
-
-def _time(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    seconds = round(sum(record["seconds"] for record in records))
+    facts = {
+        "test accuracy": show(final_accuracy(records)),
+        "training accuracy": show(last["train_accuracy"]),
+        "training loss": show(last["train_loss"], ".2e"),
+        "learning rate": f"{config.learning_rate:.4g}",
+        "α": f"{config.alpha:g}",
+        "weight decay": f"{config.weight_decay:g}",
+        "batch size": f"{config.batch_size:,}",
+        "epochs": epochs,
+        "seed": f"{config.seed}",
+        "time of training": f"{timedelta(seconds=seconds)} h",
+    }
+    if skipped := sum(last["skipped"].values()):
+        facts["steps skipped by layers"] = f"{skipped:,}"
+    return " · ".join(f"{name} {value}" for name, value in facts.items())

@@ -1,15 +1,13 @@
-"""Where arrays live, and how processes train together: devices, data on them, who writes and prints."""
+"""Places arrays and data on devices, of one process or several."""
 
 import glob
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data import Dataset, Scale, Source, hold_out
@@ -20,7 +18,7 @@ _AXIS = "devices"
 
 
 class Devices(NamedTuple):
-    """All devices of all processes, in one line.
+    """Holds all devices of all processes, in one line.
 
     Attributes:
       mesh: the line of devices.
@@ -31,7 +29,7 @@ class Devices(NamedTuple):
     shard_params: bool = False
 
     def describe(self) -> str:
-        """What they are, as the logs have it: `NVIDIA H100 80GB HBM3`, or `8 x cpu`."""
+        """Returns the name of the devices in logs: `NVIDIA H100 80GB HBM3`, or `8 x cpu`."""
         kind = self.mesh.devices.flat[0].device_kind
         return kind if self.mesh.size == 1 else f"{self.mesh.size} x {kind}"
 
@@ -41,11 +39,11 @@ class Devices(NamedTuple):
 
     @property
     def rows(self) -> NamedSharding:
-        """The first axis is spread."""
+        """Returns the sharding that spreads the first axis."""
         return NamedSharding(self.mesh, PartitionSpec(_AXIS))
 
     def check_batch_size(self, size: int, largest: int) -> None:
-        """Raises `UsageError` if the devices' parts of a batch would not be of one size."""
+        """Raises `UsageError` if the devices would not have equal parts of a batch."""
         if size % self.mesh.size:
             below = size - size % self.mesh.size
             near = [str(near) for near in (below, below + self.mesh.size) if 0 < near <= largest]
@@ -55,11 +53,11 @@ class Devices(NamedTuple):
             )
 
     def of_state(self, state: Any) -> Any:
-        """A sharding for every leaf of a training state."""
+        """Returns one sharding per leaf of a training state."""
         return jax.tree.map(self._of_leaf, state)
 
     def abstract(self, shapes: Any) -> Any:
-        """Shapes, dtypes and shardings of a training state whose shapes are known."""
+        """Returns shapes, dtypes and shardings of a training state whose shapes are known."""
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
@@ -74,9 +72,9 @@ class Devices(NamedTuple):
         return self.replicated
 
     def put_rows(self, array: np.ndarray) -> jax.Array:
-        """An array of rows, filled up with zero rows to a multiple of the devices.
+        """Places an array of rows on the devices, filled up with zero rows to a multiple of their number.
 
-        Every process hands its own devices their rows and no others.
+        Each process gives its own devices their rows and no others.
         """
         missing = -len(array) % self.mesh.size
         if missing:
@@ -85,17 +83,17 @@ class Devices(NamedTuple):
 
 
 def all_devices(shard_params: bool = False) -> Devices:
-    """Every device that JAX sees, in this process and all others."""
+    """Returns all devices that jax sees, of this process and all others."""
     mesh = jax.make_mesh((jax.device_count(),), (_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
     return Devices(mesh, shard_params)
 
 
 class DeviceError(Exception):
-    """JAX has no device to compute on; the message says what was asked for and what helps."""
+    """Is raised where jax has no device to compute on; the message says what helps."""
 
 
 def check_devices() -> None:
-    """Raises `DeviceError` if jax cannot start; before that, processes must have found each other."""
+    """Raises `DeviceError` if jax cannot start. Processes must be connected before."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter where a plugin is missing
@@ -112,10 +110,10 @@ def check_devices() -> None:
 
 
 def matmul_precision() -> str:
-    """The precision of a network's float32 products, one of `jax_default_matmul_precision`'s values.
+    """Returns the precision of float32 products, one of the values of `jax_default_matmul_precision`.
 
-    Unless jax's configuration says something else, that is `tensorfloat32`: products on accelerators have 10
-    bits behind the point or more, and sums are float32. Processors compute in `float32` in any case.
+    On accelerators it is `tensorfloat32` unless jax's configuration says something else: factors have a
+    mantissa of 10 bits or more, and sums are float32. On processors it is always `float32`.
     """
     if jax.default_backend() == "cpu":
         return "float32"
@@ -124,7 +122,7 @@ def matmul_precision() -> str:
 
 
 def visible_gpus() -> list[str]:
-    """NVIDIA's GPUs here, as `CUDA_VISIBLE_DEVICES` names them, whether jax can use them or not."""
+    """Lists the NVIDIA GPUs of this machine as `CUDA_VISIBLE_DEVICES` names them, usable by jax or not."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
@@ -132,7 +130,7 @@ def visible_gpus() -> list[str]:
 
 
 def shares(count: int) -> list[tuple[tuple[int, ...], str | None]]:
-    """Returns cores and, if there is any, GPU for each of `count` processes that share this machine."""
+    """Returns cores and a GPU, if there is any, for each of `count` processes that share this machine."""
     gpus = visible_gpus() or [None]
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []  # Linux alone has it
     mine = lambda i: tuple(cores[i % len(cores) :: count]) if cores else ()
@@ -140,7 +138,7 @@ def shares(count: int) -> list[tuple[tuple[int, ...], str | None]]:
 
 
 def warn_of_idle_gpu() -> None:
-    """Says so on standard error if training runs on the processor and the machine has an NVIDIA GPU."""
+    """Warns on standard error if training runs on the processor of a machine that has an NVIDIA GPU."""
     asked_for = os.environ.get("JAX_PLATFORMS", "")
     if visible_gpus() and jax.default_backend() == "cpu" and not asked_for and jax.process_index() == 0:
         print(
@@ -155,11 +153,11 @@ Rows = tuple[jax.Array, jax.Array]
 
 
 class Placed(NamedTuple):
-    """What a run trains on and looks at.
+    """Holds the data of a run on the devices.
 
     Attributes:
       train: the images that are trained on.
-      splits: by the name of the metric, other images and how many they are without filled up rows.
+      splits: by the name of their metric, the other images and their number without filled up rows.
       scale: of the images that are trained on.
       source: what the dataset was read from.
     """
@@ -188,80 +186,3 @@ def place(data: Dataset, devices: Devices, held_out_by: int | None) -> Placed:
         held_out = put(data.test_images, data.test_labels), len(data.test_labels)
         splits["validation_accuracy"] = held_out
     return Placed(put(data.train_images, data.train_labels), splits, data.scale, data.source)
-
-
-COORDINATOR = "JAX_COORDINATOR_ADDRESS"
-_NUMBERS = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-
-
-class OtherProcessError(Exception):
-    """Another process ended the run."""
-
-
-def start_distributed() -> None:
-    """Connects this process with the others.
-
-    JAX itself finds them under Slurm, Open MPI, Kubernetes and on TPUs, and reads the coordinator's address
-    from the environment; elsewhere their number and this one's place are read there too.
-
-    Raises:
-      UsageError: the environment does not say who the others are.
-    """
-    given = {name: os.environ[name] for name in _NUMBERS if name in os.environ}
-    if given and (len(given) < len(_NUMBERS) or COORDINATOR not in os.environ):
-        missing = [name for name in (COORDINATOR, *_NUMBERS) if name not in os.environ]
-        raise UsageError(f"--distributed: {' and '.join(given)} is set, {' and '.join(missing)} is not")
-    for name, value in given.items():
-        if not value.isdecimal():
-            raise UsageError(f"--distributed: {name} must be a number, not {value!r}")
-    count, number = (int(given[name]) if given else None for name in _NUMBERS)
-    if count is not None and number is not None and number >= count:
-        raise UsageError(f"--distributed: JAX_PROCESS_ID must be below the {count} processes, not {number}")
-    try:
-        jax.distributed.initialize(num_processes=count, process_id=number)
-    except (ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"--distributed: {error}. Without a cluster that JAX knows, set {COORDINATOR} (host:port of"
-            f" process 0), {_NUMBERS[0]} and {_NUMBERS[1]} (0, 1, ...)"
-        ) from error
-
-
-def is_primary() -> bool:
-    """Whether this is the process that writes and prints."""
-    return jax.process_index() == 0
-
-
-@contextmanager
-def only_primary_prints() -> Iterator[None]:
-    """On all others standard output goes nowhere."""
-    if is_primary():
-        yield
-        return
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        yield
-
-
-def any_process(flag: bool) -> bool:
-    """Whether the flag is set on one of the processes; all of them must ask."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
-
-
-def on_primary(action: Callable[[], object]) -> None:
-    """Runs `action` on the first process while the others wait; what it raises ends them too.
-
-    Raises:
-      OtherProcessError: on the others, if `action` raised.
-    """
-    error = None
-    if is_primary():
-        try:
-            action()
-        except Exception as raised:
-            error = raised
-    failed = any_process(error is not None)
-    if error is not None:
-        raise error
-    if failed:
-        raise OtherProcessError("the first process ended the run; its message says why")

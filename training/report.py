@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress, the table and the plot of rotations, TensorBoard's scalars."""
+"""Shows a run: its progress, the table and the plot of rotations, scalars for TensorBoard."""
 
 import math
 import os
@@ -27,7 +27,7 @@ except ValueError:
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a line for about every tenth of the epochs."""
+    """Shows a bar on a terminal, and elsewhere a line after about every tenth of the epochs."""
 
     def __init__(self, epochs: int, done: int = 0) -> None:
         self._epochs = epochs
@@ -64,23 +64,23 @@ class Progress:
 
 
 def rotation_table(rotation: Mapping[str, float | None]) -> str:
-    """Layers in forward order with their cosine distance from initialisation."""
+    """Returns a table of the layers in forward order with their cosine distance from initialisation."""
     width = max([len("layer"), *map(len, rotation)])
     rows = [f"{name.ljust(width)}  {show(distance)}" for name, distance in rotation.items()]
     return "\n".join([f"{'layer'.ljust(width)}  cosine distance from initialisation", *rows])
 
 
 def layer_colors(count: int) -> list[str]:
-    """Viridis from the first layer, darkest, to the last."""
+    """Returns colors of viridis, from the first layer, the darkest, to the last."""
     return [to_hex(color) for color in colormaps["viridis"](np.linspace(0, 1, count))]
 
 
 def plot_rotation(title: str, records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draws a run's layer-wise angle deviation curves as in the paper's Figure 3, first layer darkest.
+    """Draws the distances of layers from initialisation as in Figure 3 of the paper, first layer darkest.
 
     Args:
-      title: stands above the plot.
-      records: one per epoch; each one's `rotation` lists layers in forward order.
+      title: the title of the plot.
+      records: one per epoch; `rotation` has the layers in forward order.
       path: a PNG file to write.
     """
     # Not pyplot, which would choose a backend for the whole process.
@@ -101,15 +101,14 @@ def plot_rotation(title: str, records: Sequence[Mapping[str, Any]], path: Path) 
 
 
 def show(number: float | None, form: str = ".4f") -> str:
-    """A number of a record, which has `None` for one that is not finite."""
+    """Returns a number of a record as text; `None` stands for one that is not finite."""
     return "not finite" if number is None else format(number, form)
 
 
 class TensorBoard:
-    """Event files with the records of a run, in a folder that is written anew.
+    """Writes the records of a run as event files, into a folder that is emptied first.
 
-    What it holds follows from the records alone, as the plots do: a run that is resumed adds those that it
-    continues from first, so that no epoch is missing and none is there twice.
+    A run that is resumed first adds the records that it continues from, so that every epoch is there once.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -124,8 +123,8 @@ class TensorBoard:
         self._write(Event(session_log=SessionLog(status=SessionLog.START)))
 
     def add(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Writes epochs of which the last one has just ended; they are on the disk when this returns."""
-        # Differences of time are times of training, without the pause before a run was resumed.
+        """Writes the records of epochs to the disk; the last of them has just ended."""
+        # Their times lie as far apart as training took, without the pause before a run was resumed.
         ended = time.time() - sum(record["seconds"] for record in records)
         with reraise_os_errors(self._folder):
             for record in records:
@@ -149,7 +148,7 @@ def _event(record: Mapping[str, Any], wall_time: float) -> Event:
 def _scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     yield "train_loss", _number(record["train_loss"])
     for name, value in record.items():
-        # None: not looked at in this epoch.
+        # None: not measured in this epoch.
         if name.endswith("_accuracy") and value is not None:
             yield name, value
     yield "skipped", sum(record["skipped"].values())

@@ -1,4 +1,4 @@
-"""A run in its folder: where it begins, what is kept of every epoch, what is left at the end, and signals."""
+"""Keeps a run in its folder from the first epoch to the last, resumes it, and ends it after a signal."""
 
 import os
 import shlex
@@ -17,29 +17,28 @@ from data.writing import FileError
 from training.checkpoints import Checkpoints, DamagedError, OtherStateError
 from training.config import Config, UsageError
 from training.page import write_page
-from training.parallel import any_process, is_primary, on_primary
+from training.processes import agree, any_process, is_primary, on_primary
 from training.report import Progress, TensorBoard, plot_rotation, rotation_table
 from training.run_folder import RunFolder
 
-# None: the handler is not Python's.
+# `signal.getsignal` returns None for a handler that is not of Python.
 _PYTHONS_OWN = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None)
 # Windows has no SIGHUP.
 _SIGNALS = [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 
 class Interrupted(Exception):  # noqa: N818 (no error)
-    """The run was asked to end and has saved its state; the message says how to continue."""
+    """Is raised once a run that was asked to end has saved its state; the message says how to continue."""
 
 
 class Interruption:
-    """While entered, SIGTERM, SIGHUP and Ctrl-C only set `signal_name`.
+    """Notes SIGTERM, SIGHUP and Ctrl-C in `signal_name` while entered.
 
-    A second Ctrl-C ends a program at once; in a notebook or at a prompt it raises `KeyboardInterrupt`, as if
-    nothing were entered. A handler that somebody else has set, as submitit does for its jobs, stays, and
-    SIGHUP stays ignored under `nohup`.
+    A second Ctrl-C ends a program at once; in a notebook or at a prompt it raises `KeyboardInterrupt`.
+    Handlers of others stay, such as those of submitit. SIGHUP stays ignored under `nohup`.
 
     Attributes:
-      signal_name: of the signal that arrived, `None` if none did.
+      signal_name: the name of the signal that arrived, `None` if none did.
     """
 
     def __init__(self) -> None:
@@ -62,7 +61,7 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal_name = signal.Signals(number).name
-        # KeyboardInterrupt waits for the device and for checkpoints; only who has variables to lose needs it.
+        # KeyboardInterrupt waits for the device and for checkpoints, but keeps the variables of a prompt.
         interactive = hasattr(sys, "ps1")
         if signal.SIGINT in self._before:
             before = self._before[signal.SIGINT]
@@ -73,7 +72,7 @@ class Interruption:
 
 
 def _drop_lost_terminals() -> None:
-    """Sends to nowhere what would fail to be written to a terminal whose connection was lost."""
+    """Sends output to nowhere if its terminal is gone: writing to that would fail."""
     for descriptor in (1, 2):
         try:
             os.write(descriptor, b"")
@@ -84,17 +83,17 @@ def _drop_lost_terminals() -> None:
 
 
 class Session:
-    """Keeps a run's states and records.
+    """Keeps the states and records of a run.
 
-    Use as a context; `restore` comes first, then `log_and_checkpoint` after every epoch, then `close`. Of
-    several processes the primary one writes; all of them save their part of the state.
+    Enter it, call `restore`, then `log_and_checkpoint` after every epoch, then `close`. With several
+    processes, the primary one writes files, and all of them save their part of the state.
 
     Args:
       config: the run.
       folder: its folder.
-      source: what its data were read from; a run goes on with no other.
+      source: what its data were read from; a run cannot continue with another source.
       overwrite: whether to replace the run that is there.
-      again: what somebody should do to continue the run; the command of `train.py` by default.
+      again: the command that continues the run; by default that of `train.py`.
     """
 
     def __init__(
@@ -117,24 +116,27 @@ class Session:
     def __enter__(self) -> "Session":
         with ExitStack() as stack:
             on_primary(lambda: self._take(stack))
+            agree({"the folder --out, of which this process sees the run": self._folder.holder()})
             self._interruption = stack.enter_context(Interruption())
             self._checkpoints = stack.enter_context(Checkpoints(self._folder.checkpoints))
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._stack.__exit__(*exception)
+        if exception[1] is None or isinstance(exception[1], Interrupted) or jax.process_count() == 1:
+            self._stack.__exit__(*exception)
+        # Otherwise this process ends at once. orbax would wait for the others, which wait elsewhere.
 
     def _take(self, stack: ExitStack) -> None:
         stack.enter_context(self._folder.locked())
-        # Once more: it may have been taken since it was looked at.
+        # Checked again under the lock: another process may have taken the folder meanwhile.
         self._folder.refuse_unless_free(self._config, resume=True, overwrite=self._overwrite)
         if not self._overwrite:
             self._folder.refuse_other_data(self._source)
         self._folder.prepare(self._config, self._source, overwrite=self._overwrite)
 
     def restore(self, like: Any) -> Any | None:
-        """The newest good state, placed as `like` says, or `None`; `records` go as far as it.
+        """Returns the newest good state, with the shardings of `like`, or `None`. `records` end at its epoch.
 
         Damaged states are reported and set aside.
 
@@ -180,7 +182,7 @@ class Session:
         return state
 
     def log_and_checkpoint(self, state: Any, record: dict[str, Any]) -> None:
-        """Writes the record of an epoch and, every tenth of all epochs, the state after it.
+        """Writes the record of an epoch and, after every tenth of all epochs, the state.
 
         Raises:
           Interrupted: the run was asked to end; the state is saved.
@@ -204,7 +206,7 @@ class Session:
             )
 
     def _save(self) -> None:
-        """Saves the last state, unless it is not finite: the good ones before it are worth more."""
+        """Saves the last state if it is finite; otherwise it would displace a good one."""
         epoch = self.records[-1]["epoch"]
         finite = self.records[-1]["train_loss"] is not None and bool(_all_finite(self._state.params))
         if finite and epoch != self._saved:
@@ -212,7 +214,11 @@ class Session:
             self._saved = epoch
 
     def close(self, reason: str | None) -> None:
-        """Saves the last state, draws the curves and prints how far every layer turned."""
+        """Saves the last state, draws the curves and prints how far each layer has turned.
+
+        Args:
+          reason: why the run ended before its last epoch, `None` if it did not.
+        """
         last = self.records[-1]
         if last["epoch"] != self._saved:
             self._save()

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, asdict, fields
@@ -192,13 +193,13 @@ class RunFolder:
             try:
                 lock = self._acquire()
             except Timeout:
-                process = self._pid.read_text().strip() if self._pid.exists() else "unknown"
+                process = (self.holder() or "unknown").split()[0]
                 raise UsageError(
                     f"--out {self.path}: another run is writing there (process {process})"
                 ) from None
         with lock:
             with reraise_os_errors(self._pid):
-                self._pid.write_text(f"{os.getpid()}\n")
+                self._pid.write_text(f"{os.getpid()} {uuid.uuid4()}\n")
             yield
 
     def _acquire(self) -> Any:
@@ -217,6 +218,10 @@ class RunFolder:
             file=sys.stderr,
         )
         return acquire(SoftFileLock, marker)
+
+    def holder(self) -> str | None:
+        """Returns the process that holds the lock, and what tells its run from any other."""
+        return self._pid.read_text().strip() or None if self._pid.exists() else None
 
     def prepare(self, config: Config, source: Source | None = None, *, overwrite: bool) -> None:
         """Writes the configuration of a run and, as `data`, what its data were read from.

@@ -139,7 +139,7 @@ def test_the_header_says_what_the_run_was(tmp_path):
     assert page.texts["title"] == page.texts["h1"] == ["mnist5k-mlp, adam with Layca"]
     assert page.notes() == [
         "test accuracy 0.5000 · training accuracy 0.7500 · training loss 1.00e-01 · learning rate 0.004115 · "
-        "α -0.3 · weight decay 0.01 · batch size 1,000 · epochs 10 · seed 0 · time of training 16 min 40 s",
+        "α -0.3 · weight decay 0.01 · batch size 1,000 · epochs 10 · seed 0 · time of training 0:16:40 h",
         "Dashed lines: the learning rate is multiplied by 0.2.",
     ]
     # The rate drops after epochs 48 and 54 of 60.

@@ -129,7 +129,7 @@ def test_a_full_disk_ends_with_the_name_of_the_folder(tmp_path, monkeypatch, cap
 
 
 def test_of_several_processes_only_the_first_writes(tmp_path, monkeypatch):
-    for module in ("parallel", "run"):
+    for module in ("processes", "run"):
         monkeypatch.setattr(f"training.{module}.is_primary", lambda: False)
     with Session(Flags(epochs=30).resolved(), RunFolder(tmp_path / "run", with_tensorboard=True)) as session:
         session.restore({})

@@ -1,0 +1,76 @@
+"""Ends a command line: every foreseen exception becomes one sentence and an exit code."""
+
+import errno
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from data import DataError
+from data.writing import FileError
+from training.config import UsageError
+from training.parallel import DeviceError
+from training.processes import OtherProcessError, alone, end
+from training.run import Interrupted
+
+# Every other exception is a mistake of the program, and shows where it was made.
+FORESEEN = (UsageError, DataError, FileError, DeviceError, OtherProcessError, OSError)
+# Seconds that another process has to say why it ended, before this one says what it noticed of that.
+_PATIENCE = 2.0
+
+
+def exit_code(name: str, program: Callable[[], int | None], *, debug: bool) -> int:
+    """Runs a program and says in one sentence on standard error what ended it.
+
+    Args:
+      name: the name of the program, with which the sentence begins.
+      program: what to run.
+      debug: whether to show the traceback of an exception, too.
+
+    Returns:
+      What the program returns; 0 if it was asked to end, 2 if the request or the data are bad, 1 if files,
+      devices or other processes ended it.
+    """
+    try:
+        with _output():
+            return program() or 0
+    except Interrupted as reason:
+        print(reason)
+        return 0
+    except Exception as error:
+        foreseen = isinstance(error, FORESEEN)
+        if not foreseen and alone():
+            raise
+        if not foreseen or isinstance(error, OtherProcessError):
+            time.sleep(_PATIENCE)
+        if not foreseen or debug:
+            traceback.print_exc()
+        asked = isinstance(error, (UsageError, DataError)) or getattr(error, "errno", 0) == errno.ENAMETOOLONG
+        code = 2 if asked else 1
+        if not alone():
+            end(_sentence(error), code)
+        print(f"{name}: error: {_sentence(error)}", file=sys.stderr)
+        return code
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """Raises `FileError` if standard output cannot be written, as on a full disk or behind `| head`."""
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            # Python tries again when it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise FileError(f"standard output could not be written: {error.strerror}") from error
+
+
+def _sentence(error: Exception) -> str:
+    """Returns what an exception says; errors of the operating system name their file in their own order."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

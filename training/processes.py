@@ -1,0 +1,282 @@
+"""Trains with several processes: they meet, agree on what they compute, write once, and end together.
+
+jax tells of a lost process late, and aborts the others from C++. So the processes also hold TCP connections
+with the primary one, which passes on what each of them says, in lines of JSON.
+"""
+
+import json
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
+from io import BufferedRWPair
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from training.config import UsageError
+
+COORDINATOR = "JAX_COORDINATOR_ADDRESS"
+_NUMBERS = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+class OtherProcessError(Exception):
+    """Is raised where another process ended the run, or never came."""
+
+
+class _Others:
+    """Holds connections: the primary process has one per other process, and each of those has one with it."""
+
+    def __init__(self, number: int, connections: Mapping[int, BufferedRWPair]) -> None:
+        self.number = number
+        self._connections = connections
+        self._inbox: dict[int, queue.Queue[dict[str, Any]]] = {other: queue.Queue() for other in connections}
+        self._lock = threading.Lock()
+        self._over = False
+        for other, connection in connections.items():
+            threading.Thread(target=self._listen, args=(other, connection), daemon=True).start()
+
+    def agree(self, facts: Mapping[str, object], timeout: float | None, last: bool) -> None:
+        """Compares facts on all processes; with `last` they may end from then on."""
+        if self.number:
+            self._send({"facts": facts})
+            verdict = self._receive(0, timeout)["differs"]
+        else:
+            found = {0: dict(facts)}
+            found |= {other: self._receive(other, timeout)["facts"] for other in self._connections}
+            verdict = _difference(found)
+            self._over = self._over or last or verdict is not None
+            self._send({"differs": verdict, "last": last})
+        if verdict is not None:
+            raise UsageError(f"--distributed: {verdict}")
+
+    def tell(self, message: str) -> None:
+        """Ends the others with a message; does not return if one of them is ending this process."""
+        with self._lock:
+            if not self._over:
+                self._over = True
+                self._send({"ended": message})
+
+    def _send(self, message: Mapping[str, object]) -> None:
+        for connection in self._connections.values():
+            with suppress(OSError):  # that it is gone is noticed by who listens
+                _write(connection, json.dumps(message))
+
+    def _receive(self, other: int, timeout: float | None) -> dict[str, Any]:
+        try:
+            return self._inbox[other].get(timeout=timeout)
+        except queue.Empty:
+            raise OtherProcessError(f"process {other} has not answered for {timeout:g} s") from None
+
+    def _listen(self, other: int, connection: BufferedRWPair) -> None:
+        reason = f"process {other} ended without a word"
+        with suppress(OSError, ValueError):
+            for line in iter(connection.readline, b""):
+                message = json.loads(line)
+                if "ended" in message:
+                    reason = message["ended"]
+                    break
+                # From here on the other one may end, or this one ends for the reason that all of them see.
+                self._over = self._over or bool(message.get("last")) or message.get("differs") is not None
+                self._inbox[other].put(message)
+        with self._lock:
+            if self._over:
+                return
+            self._send({"ended": reason})
+            # Under the lock, so that the main thread says nothing more.
+            print(f"train.py: error: {reason}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+
+_others: _Others | None = None
+
+
+def _difference(found: Mapping[int, Mapping[str, object]]) -> str | None:
+    """Says in which fact processes differ from the primary one, and how; `None` if they do not."""
+    for name, expected in found[0].items():
+        for other, facts in found.items():
+            if facts.get(name) != expected:
+                return (
+                    f"the processes differ in {name}: {expected} on process 0, {facts.get(name)} on {other}"
+                )
+    return None
+
+
+def start_distributed(facts: Mapping[str, object], timeout: float) -> None:
+    """Connects this process with the others.
+
+    jax itself finds them under Slurm, Open MPI, Kubernetes and on TPUs, and reads the coordinator's address
+    from the environment; elsewhere their number and this one's place are read there too.
+
+    Args:
+      facts: what must be the same on all of them, as JSON has it, by name.
+      timeout: seconds to wait for processes that start late.
+
+    Raises:
+      UsageError: the environment does not say who the others are, or facts differ.
+      OtherProcessError: not all have come in time.
+    """
+    global _others
+    address, count, number = _environment(timeout)
+    connections = _connect(address, count, number, timeout) if count > 1 else {}
+    _others = _Others(number, connections)
+    agree(facts, timeout=timeout)
+    jax.distributed.initialize(address, count, number)
+
+
+def _environment(timeout: float) -> tuple[str, int, int]:
+    """Returns the coordinator's address, the number of processes and this one's place."""
+    given = {name: os.environ[name] for name in _NUMBERS if name in os.environ}
+    if given and (len(given) < len(_NUMBERS) or COORDINATOR not in os.environ):
+        missing = [name for name in (COORDINATOR, *_NUMBERS) if name not in os.environ]
+        raise UsageError(f"--distributed: {' and '.join(given)} is set, {' and '.join(missing)} is not")
+    for name, value in given.items():
+        if not value.isdecimal():
+            raise UsageError(f"--distributed: {name} must be a number, not {value!r}")
+    count, number = (int(given[name]) if given else None for name in _NUMBERS)
+    if count is not None and number is not None and number >= count:
+        raise UsageError(f"--distributed: JAX_PROCESS_ID must be below the {count} processes, not {number}")
+    # jax has no public name for this.
+    from jax._src.clusters import ClusterEnv
+
+    address = os.environ.get(COORDINATOR)
+    found = ClusterEnv.auto_detect_unset_distributed_params(address, count, number, None, None, int(timeout))
+    address, count, number, _ = found
+    if address is None or count is None or number is None:
+        raise UsageError(
+            f"--distributed: jax finds no cluster here. Set {COORDINATOR} (host:port of process 0),"
+            f" {_NUMBERS[0]} and {_NUMBERS[1]} (0, 1, ...)"
+        )
+    return address, count, number
+
+
+def _connect(address: str, count: int, number: int, timeout: float) -> dict[int, BufferedRWPair]:
+    """Returns the connections of a process, by the number of the process at the other end."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + timeout
+    late = f"within {timeout:g} s; --start-timeout SECONDS waits longer"
+    connections: dict[int, BufferedRWPair] = {}
+    if number:
+        while not connections:
+            try:
+                connections[0] = _stream(socket.create_connection((host.strip("[]"), int(port)), timeout=1))
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    reason = f"process 0 was not found at {address} ({error}) {late}"
+                    raise OtherProcessError(reason) from error
+                time.sleep(0.2)
+        _write(connections[0], f"{number}")
+    else:
+        try:
+            # The port is jax's as soon as all are here.
+            dual = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if dual else socket.AF_INET
+            server = socket.create_server(("", int(port)), family=family, dualstack_ipv6=dual)
+        except OSError as error:
+            raise UsageError(f"--distributed: cannot listen at {address}: {error.strerror}") from error
+        with server:
+            while missing := sorted(set(range(1, count)) - connections.keys()):
+                try:
+                    server.settimeout(max(0.01, deadline - time.monotonic()))
+                    connection, _ = server.accept()
+                    stream = _stream(connection)
+                    connection.settimeout(5)  # somebody else may say nothing
+                    connections[int(stream.readline())] = stream
+                    connection.settimeout(None)
+                except ValueError:
+                    continue
+                except OSError:
+                    if time.monotonic() < deadline:
+                        continue
+                    reason = f"process {' and '.join(map(str, missing))} did not start {late}"
+                    for stream in connections.values():
+                        _write(stream, json.dumps({"ended": f"process 0 ended: {reason}"}))
+                    raise OtherProcessError(reason) from None
+    return connections
+
+
+def _stream(connection: socket.socket) -> BufferedRWPair:
+    """Returns a connection as a file; it ends within 20 s after the machine at its other end was lost."""
+    connection.settimeout(None)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return connection.makefile("rwb")
+
+
+def _write(stream: BufferedRWPair, line: str) -> None:
+    stream.write(line.encode() + b"\n")
+    stream.flush()
+
+
+def agree(facts: Mapping[str, object], *, timeout: float | None = None, last: bool = False) -> None:
+    """Waits for all processes and compares facts on them; alone it does nothing.
+
+    Raises:
+      UsageError: they differ. All processes raise it.
+      OtherProcessError: another process has not answered in `timeout` seconds.
+    """
+    if _others is not None:
+        _others.agree(facts, timeout, last)
+
+
+def alone() -> bool:
+    """Returns whether no other process takes part."""
+    return _others is None
+
+
+def end(sentence: str, code: int) -> NoReturn:
+    """Ends all processes: this one with an exit code, the others with this one's sentence."""
+    assert _others is not None
+    _others.tell(f"process {_others.number} ended: {sentence}")
+    print(f"train.py: error: {sentence}", file=sys.stderr, flush=True)
+    # Not sys.exit: jax would wait for the others, and abort.
+    os._exit(code)
+
+
+def is_primary() -> bool:
+    """Returns whether this is the process that writes and prints."""
+    return jax.process_index() == 0
+
+
+@contextmanager
+def only_primary_prints() -> Iterator[None]:
+    """Sends the standard output of all other processes to nowhere."""
+    if is_primary():
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+def any_process(flag: bool) -> bool:
+    """Returns whether the flag is set on one of the processes; all of them must ask."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+
+
+def on_primary(action: Callable[[], object]) -> None:
+    """Runs `action` on the primary process while the others wait; what it raises ends them too.
+
+    Raises:
+      OtherProcessError: on the others, if `action` raised.
+    """
+    error = None
+    if is_primary():
+        try:
+            action()
+        except Exception as raised:
+            error = raised
+    failed = any_process(error is not None)
+    if error is not None:
+        raise error
+    if failed:
+        raise OtherProcessError("process 0 ended the run; its message says why")

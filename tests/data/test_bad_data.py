@@ -1,213 +1,47 @@
 """What `data.load` says of files that are not as they should be. Every row leaves the disk as it was."""
 
 import gzip
-import io
-import pickle
-import shutil
 import struct
-import tarfile
 import tracemalloc
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import original_files
 import pytest
-from PIL import Image
+from damage import (
+    ANNOTATIONS,
+    BINARY,
+    HARM,
+    IMAGES,
+    LABELS,
+    LAYOUTS,
+    PICKLES,
+    TINY_ANNOTATIONS,
+    VALIDATION,
+    a_folder,
+    arrays,
+    class_twice,
+    cut,
+    flip,
+    fourth_class,
+    idx,
+    lzma_zip,
+    member,
+    next_file,
+    on,
+    one_array,
+    pickled,
+    picture,
+    png_header,
+    raw_pickle,
+    remove,
+    sixteen_bits,
+    text,
+    write_classes,
+)
 
 import data
 from data import DataError
-
-CLASSES = ("airplane", "bird", "cat")
-IDX = "t10k-{}-ubyte.gz"
-IMAGES, LABELS = IDX.format("images-idx3"), IDX.format("labels-idx1")
-ANNOTATIONS = "val/val_annotations.txt"
-BINARY, PICKLES = "cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"
-TINY = "tiny_imagenet/tiny-imagenet-200"
-
-
-def write_classes(folder, suffix="png"):
-    for split in ("train", "test"):
-        for i, (image, label) in enumerate(zip(*original_files.rows(split, (32, 32, 3)), strict=True)):
-            place = folder / split / CLASSES[label]
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(place / f"{i}.{suffix}")
-
-
-def write_arrays(folder, name="cifar10"):
-    rows = [array for split in ("train", "test") for array in original_files.rows(split, (32, 32, 3))]
-    data.cache.write(folder / "arrays.npz", data.make_dataset(*rows))
-
-
-def write_zip(home):
-    original_files.write_tiny_imagenet(home / "tiny-imagenet-200")
-    shutil.make_archive(home / "tiny-imagenet-200", "zip", home, "tiny-imagenet-200")
-    shutil.rmtree(home / "tiny-imagenet-200")
-
-
-# What is laid out, by the name of the layout: the dataset, and how it is written into the folder `home`.
-LAYOUTS = {
-    "mnist": ("mnist", lambda home: original_files.write_idx(home)),
-    BINARY: ("cifar10", lambda home: original_files.write_cifar(home / BINARY, "cifar10")),
-    PICKLES: ("cifar10", lambda home: original_files.write_cifar(home / PICKLES, "cifar10")),
-    "cifar-100-binary.tar.gz": (
-        "cifar100",
-        lambda home: original_files.write_cifar(home / "cifar-100-binary.tar.gz", "cifar100"),
-    ),
-    "cifar-100-python.tar.gz": (
-        "cifar100",
-        lambda home: original_files.write_cifar(home / "cifar-100-python.tar.gz", "cifar100"),
-    ),
-    "tiny": ("tiny_imagenet", lambda home: original_files.write_tiny_imagenet(home / "tiny-imagenet-200")),
-    "tiny.zip": ("tiny_imagenet", write_zip),
-    "classes": ("cifar10", write_classes),
-    "arrays": ("cifar10", write_arrays),
-}
-
-
-# Kinds of damage: functions of a path or a folder.
-def cut(file, length=-300):
-    return on(file, lambda content: content[:length])
-
-
-def flip(file, at):
-    """Changes a bit of the byte at a place, given as a fraction of the length if it is one."""
-
-    def change(content):
-        content = bytearray(content)
-        content[int(at * len(content)) if isinstance(at, float) else at] ^= 0x10
-        return bytes(content)
-
-    return on(file, change)
-
-
-def on(file, change):
-    def damage(home):
-        path = home / file
-        path.write_bytes(change(path.read_bytes()))
-
-    return damage
-
-
-def text(file, content):
-    return lambda home: (home / file).write_text(content)
-
-
-def remove(file):
-    return lambda home: shutil.rmtree(home / file) if (home / file).is_dir() else (home / file).unlink()
-
-
-def idx(file, change, split="test"):
-    """Other rows in a file of MNIST."""
-
-    def damage(home):
-        images, labels = original_files.rows(split, (28, 28))
-        original_files.write_idx_array(home / file, change(images if "images" in file else labels))
-
-    return damage
-
-
-def member(file, name, content):
-    """An archive with one file in it."""
-
-    def damage(home):
-        with tarfile.open(home / file, "w:gz") as archive:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-
-    return damage
-
-
-def pickled(change, file="cifar-100-python.tar.gz"):
-    """A pickle of CIFAR-100's training images, changed."""
-    images, labels = np.zeros((9, 3072), np.uint8), original_files.rows("train", (1,))[1].tolist()
-    content = change({b"data": images, b"fine_labels": labels})
-    return member(file, "cifar-100-python/train", pickle.dumps(content, protocol=3))
-
-
-def raw_pickle(content):
-    return member("cifar-100-python.tar.gz", "cifar-100-python/train", content)
-
-
-def picture(file, format, size=(32, 32), mode="RGB"):
-    return lambda home: Image.new(mode, size).save(home / next_file(home, file), format=format)
-
-
-def next_file(home, pattern):
-    return sorted(home.glob(pattern))[0]
-
-
-def png_header(pattern, width, height):
-    """A PNG file that says it is of this size and holds next to nothing."""
-
-    def chunk(name, content):
-        checksum = zlib.crc32(name + content)
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    return lambda home: next_file(home, pattern).write_bytes(content)
-
-
-def arrays(**changes):
-    """Other arrays in the file of a prepared dataset; `None` leaves one out."""
-
-    def damage(home):
-        with np.load(home / "arrays.npz") as file:
-            named = dict(file)
-        for name, change in changes.items():
-            if change is None:
-                del named[name]
-            else:
-                named[name] = change(named[name]) if callable(change) else change
-        np.savez(home / "arrays.npz", **named)
-
-    return damage
-
-
-def one_array(home):
-    with (home / "arrays.npz").open("wb") as file:
-        np.save(file, np.zeros(3))
-
-
-def a_folder(file):
-    def damage(home):
-        (home / file).unlink()
-        (home / file).mkdir()
-
-    return damage
-
-
-def lzma_zip(home):
-    with zipfile.ZipFile(home / "tiny-imagenet-200.zip") as archive:
-        content = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(home / "tiny-imagenet-200.zip", "w", zipfile.ZIP_LZMA) as archive:
-        for name, value in content.items():
-            archive.writestr(name, value)
-        place = archive.getinfo("tiny-imagenet-200/wnids.txt").header_offset
-    flip("tiny-imagenet-200.zip", place + 70)(home)
-
-
-def fourth_class(home):
-    for split in ("train", "test"):
-        (home / split / "dog").mkdir()
-        shutil.copy(next_file(home, f"{split}/cat/*"), home / split / "dog" / "1.png")
-
-
-def class_twice(home):
-    (home / "train" / "more" / "cat").mkdir(parents=True)
-    next_file(home, "train/cat/*").rename(home / "train" / "more" / "cat" / "x.png")
-
-
-def sixteen_bits(home):
-    Image.fromarray(np.full((32, 32), 40_000, np.uint16)).save(next_file(home, "train/cat/*"), "png")
-
-
-HARM = b"cposix\nmkdir\n(S'harm'\ntR."
-VALIDATION = "tiny-imagenet-200/val/images/val_1.JPEG"
-TINY_ANNOTATIONS = f"tiny-imagenet-200/{ANNOTATIONS}"
 
 ROWS = [
     # IDX files

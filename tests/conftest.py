@@ -58,9 +58,9 @@ def float64():
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """The folder of a run of two epochs."""
+    """The folder of a run of two epochs; tests that change it copy it."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     assert command(*SHORT, "--out", folder) == 0
     return folder

@@ -153,6 +153,8 @@ def _environment(timeout: float) -> tuple[str, int, int]:
             f"--distributed: jax finds no cluster here. Set {COORDINATOR} (host:port of process 0),"
             f" {_NUMBERS[0]} and {_NUMBERS[1]} (0, 1, ...)"
         )
+    if not address.rpartition(":")[2].isdecimal():
+        raise UsageError(f"--distributed: {COORDINATOR} must be host:port, not {address!r}")
     return address, count, number
 
 

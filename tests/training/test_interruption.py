@@ -20,11 +20,9 @@ def records(folder):
     return [{**json.loads(line), "seconds": None} for line in lines]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    assert train.main([*SHORT, "--out", str(folder)]) == 0
-    return records(folder)
+@pytest.fixture
+def uninterrupted(finished):
+    return records(finished)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

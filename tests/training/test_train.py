@@ -122,12 +122,14 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, finished):
         np.testing.assert_array_equal(a, b)
 
 
-def test_resuming_a_finished_run_says_the_last_line_again(finished, capsys):
+def test_resuming_a_finished_run_says_the_last_line_again(tmp_path, finished, capsys):
     before = records(finished)
-    assert command("--resume", "--out", finished) == 0
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    assert command("--resume", "--out", folder) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == f"test accuracy {before[-1]['test_accuracy']:.4f}"
-    assert records(finished) == before
+    assert records(folder) == before
 
 
 def test_resume_without_a_finished_checkpoint_starts_over(tmp_path, finished, capsys):

@@ -115,11 +115,13 @@ def _collectives(parts: dict[str, list[Operation]]) -> list[tuple[str, int]]:
         for operation in operations:
             kind = operation.kind.removesuffix("-start")
             if kind in COLLECTIVES:
-                # On TPUs a reduce-scatter is decomposed inside a fusion of this name.
-                kind = "reduce-scatter" if computation.startswith("all-reduce-scatter") else kind
-                # An asynchronous collective occurs in several fusions: count it once.
                 carried = sum(num_bytes(shapes.get(name, "")) for name in operation.operands)
-                found.setdefault(operation.channel, (kind, carried))
+                # An asynchronous collective occurs in several fusions: count it once.
+                once = operation.channel
+                if computation.startswith("all-reduce-scatter"):
+                    # A TPU's reduce-scatter is decomposed in a fusion of this name; all share a channel.
+                    kind, once = "reduce-scatter", computation
+                found.setdefault(once, (kind, carried))
     return list(found.values())
 
 

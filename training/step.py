@@ -118,6 +118,31 @@ def in_order(num_rows: int, batch_size: int) -> np.ndarray:
     return np.where(rows < num_rows, rows, np.int32(-1)).reshape(steps, batch_size)
 
 
+def gathering(model: PureModel, devices: Devices) -> PureModel:
+    """Returns the model for sharded parameters: it gathers them and scatters their gradients.
+
+    Every device then computes whole layers for its own images. Left to itself, XLA moves activations instead,
+    which are larger.
+    """
+    constrain = jax.lax.with_sharding_constraint
+
+    @jax.custom_vjp
+    def gather(params: Any) -> Any:
+        return constrain(params, devices.replicated)
+
+    def scatter(_: None, gradients: Any) -> tuple[Any]:
+        return (constrain(gradients, devices.of_state(gradients)),)
+
+    gather.defvjp(lambda params: (gather(params), None), scatter)
+
+    def apply(params: Any, model_state: Any, images: jax.Array, *, train: bool) -> tuple[jax.Array, Any]:
+        images = constrain(images, devices.rows)
+        logits, model_state = model.apply(gather(params), model_state, images, train=train)
+        return constrain(logits, devices.rows), model_state
+
+    return model._replace(apply=apply)
+
+
 class Program:
     """Holds the jitted functions of a run. Runs that differ in `Hyperparameters`, seed and data share them.
 
@@ -131,10 +156,11 @@ class Program:
     def __init__(self, config: Config, devices: Devices, make: MakeOptimizer = make_optimizer) -> None:
         self._config, self._devices, self._make = config, devices, make
         self._task = TASKS[config.task]
-        self._model = pure(self._task.build)
+        model = pure(self._task.build)
+        self.model = gathering(model, devices) if devices.shard_params else model
         self._num_rows = self._task.num_training_images(config.validation)
         self._steps = self._num_rows // config.batch_size
-        self.depths = self._depths()
+        self.depths = self._depths(model)
         paths = jax.tree_util.tree_leaves_with_path(self.depths)
         by_depth = sorted(
             (depth, jax.tree_util.keystr(path, simple=True, separator="/")) for path, depth in paths
@@ -162,10 +188,10 @@ class Program:
         rows = in_order(num_rows, size + -size % self._devices.mesh.size)
         return self._evaluate_all(self._zeros(), rows, state, split, scale)
 
-    def _depths(self) -> Any:
+    def _depths(self, model: PureModel) -> Any:
         return layer_depths(
-            lambda params, model_state, images: self._model.apply(params, model_state, images, train=True)[0],
-            *jax.eval_shape(self._model.init, jax.random.key(0)),
+            lambda params, model_state, images: model.apply(params, model_state, images, train=True)[0],
+            *jax.eval_shape(model.init, jax.random.key(0)),
             jax.ShapeDtypeStruct((self._config.batch_size, *self._task.input_shape), jnp.float32),
         )
 
@@ -175,7 +201,7 @@ class Program:
         return self._make(self._config.optimizer, self._config.layca, hparams, self.depths, schedule)
 
     def _init(self, seed: jax.Array, hparams: Hyperparameters) -> TrainState:
-        params, model_state = self._model.init(_key(seed, "init"))
+        params, model_state = self.model.init(_key(seed, "init"))
         opt_state = self._optimizer(hparams).init(params)
         return TrainState(jnp.zeros([], jnp.int32), params, model_state, opt_state)
 
@@ -203,14 +229,14 @@ class Program:
         key = jax.random.fold_in(_key(seed, "augment"), state.step)
         images = augment(key, images, flip=self._task.flip, max_shift=self._task.max_shift)
         images = standardise(images, scale)
-        state, more = train_step(self._model, self._optimizer(hparams), state, images, labels)
+        state, more = train_step(self.model, self._optimizer(hparams), state, images, labels)
         return state, metrics + more
 
     def _evaluate_on(
         self, metrics: Metrics, rows: jax.Array, state: TrainState, split: Rows, scale: Scale
     ) -> Metrics:
         images, labels = self._batch(split, rows)
-        return metrics + evaluate(self._model, state, standardise(images, scale), labels)
+        return metrics + evaluate(self.model, state, standardise(images, scale), labels)
 
 
 def compile_program(config: Config, devices: Devices, make: MakeOptimizer = make_optimizer) -> Program:

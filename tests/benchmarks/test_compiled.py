@@ -44,6 +44,12 @@ HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[64,8]{1,0}
   ROOT %part = bf16[16,8]{1,0} slice(%whole), slice={[0:16], [0:8]}
 }
 
+%all-reduce-scatter.2 (p.0: bf16[32,8]) -> bf16[8,8] {
+  %p.0 = bf16[32,8]{1,0} parameter(0)
+  %whole = bf16[32,8]{1,0} all-reduce(%p.0), channel_id=3, to_apply=%add
+  ROOT %part = bf16[8,8]{1,0} slice(%whole), slice={[0:8], [0:8]}
+}
+
 %body (state: (f32[64,8])) -> (f32[64,8]) {
   %state = (f32[64,8]{1,0}) parameter(0)
   %w = f32[64,8]{1,0} get-tuple-element(%state), index=0
@@ -75,8 +81,8 @@ def test_program_of_known_cost():
     assert cost.kernels == 4  # the sum, its all-reduce, the write, the gathering
     # The sum reads 16 numbers of 512.
     assert cost.bytes == (4 + 16 * 4) + (4 + 4) + (2 * whole + 4) + (whole + (whole + 4 * whole))
-    assert cost.collectives == Counter({"all-reduce": 1, "all-gather": 1, "reduce-scatter": 1})
-    assert cost.carried == 4 + whole + whole // 2
+    assert cost.collectives == Counter({"all-reduce": 1, "all-gather": 1, "reduce-scatter": 2})
+    assert cost.carried == 4 + whole + whole // 2 + whole // 4
 
 
 def test_kernels_on_single_numbers_can_be_left_out():

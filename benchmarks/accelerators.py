@@ -85,6 +85,7 @@ class Epoch(NamedTuple):
     """The cost of the compiled epoch of `train.py`; bytes are per device."""
 
     steps: int
+    parameter_bytes: int  # of all devices
     kept_bytes: int  # state and images
     memory_bytes: int  # everything
     collectives: Counter[str]  # per step, and a few per epoch
@@ -201,6 +202,7 @@ def epoch(target: Target, shard_params: bool) -> Epoch:
     cost = hlo.cost(compiled.as_text(), scalars=False)
     return Epoch(
         steps=rows // config.batch_size,
+        parameter_bytes=sum(w.size * w.dtype.itemsize for w in jax.tree.leaves(state.params)),
         kept_bytes=memory.argument_size_in_bytes,
         memory_bytes=needed + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes,
         collectives=cost.collectives,

@@ -15,7 +15,7 @@ HOUSE = """
  layca_optax   models   data
 """
 LIBRARY = """
-                       _rebase   _skip_nonfinite                     _alpha      _sgd_amom
+                       _rebase   _skip_nonfinite   _scalars          _alpha      _sgd_amom      plot
                                _track                     _describe                           _depth
                 _layca                  _rotation          _descent                               _walk
     _turn        _state   _small_leaves      _norms                          _rates             _through

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import compiled, hlo
-from benchmarks.accelerators import TARGETS, TRACKED, Step, transformer
+from benchmarks.accelerators import TARGETS, TRACKED, Epoch, Step, transformer
 
 # An all-gather; then a loop: the sum of squares of a slice, its all-reduce, a write of scaled weights.
 PROGRAM = """\
@@ -193,7 +193,18 @@ def test_bounds_that_do_not_hold(target, changes, sentence):
 
 
 def test_check_fails_with_the_sentences(monkeypatch, capsys):
-    def found(function, target, dtype, names, rounds):
+    def found(function, target, dtype, names=(), rounds=1):
+        if function is compiled.epoch:
+            collectives = Counter({"all-gather": 1})
+            return Epoch(
+                390,
+                parameter_bytes=10,
+                kept_bytes=0,
+                memory_bytes=0,
+                collectives=collectives,
+                carried_bytes=120,
+                seconds=1,
+            )
         assert {"sgd", "adam", "layca"} <= set(names)
         return {name: STEP._replace(bytes=6.0) for name in names}
 
@@ -201,8 +212,9 @@ def test_check_fails_with_the_sentences(monkeypatch, capsys):
     monkeypatch.setattr(compiled, "missing_compiler", lambda names: None)
     assert compiled.main(["--check"]) == 1
     problems = capsys.readouterr().err.splitlines()
-    assert len(problems) == 2
+    assert len(problems) == 3
     assert "h100, bfloat16: the step of `layca` moves 6 times" in problems[1]
+    assert "training with --shard-params hands 12 times the parameters' bytes" in problems[2]
 
 
 @pytest.mark.parametrize(

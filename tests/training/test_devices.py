@@ -9,7 +9,6 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 import train
-from benchmarks import hlo
 from data import standardise
 from training.config import Flags, UsageError
 from training.optimizer import make_optimizer
@@ -111,23 +110,3 @@ def test_a_run_with_parameters_in_pieces_resumes_with_whole_ones(tmp_path):
     command = ["--epochs", "2", "--batch-size", "1024", "--out", str(tmp_path / "run")]
     assert train.main([*command, "--shard-params"]) == 0
     assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0
-
-
-@pytest.mark.slow
-def test_sharded_parameters_move_and_activations_stay():
-    task, config, devices = TASKS["mnist5k-vgg"], Flags(task="mnist5k-vgg").resolved(), all_devices(True)
-    program = train.compile_program(config, devices)
-    state = jax.eval_shape(program.init, np.uint32(0), config.hparams())
-    optimizer = make_optimizer("sgd", True, config.hparams(), program.depths, lambda count: 1.0)
-    step = jax.jit(
-        partial(train_step, program.model, optimizer),
-        out_shardings=(devices.of_state(state), devices.replicated),
-    )
-    batch = (
-        jax.ShapeDtypeStruct((128, *task.input_shape), jnp.float32, sharding=devices.rows),
-        jax.ShapeDtypeStruct((128,), jnp.int32, sharding=devices.rows),
-    )
-    carried = hlo.cost(step.lower(devices.abstract(state), *batch).compile().as_text()).carried
-    weights = sum(4 * leaf.size for leaf in jax.tree.leaves(state.params))
-    # An eighth of the parameters to gather, all gradients to add up, and batch-norm's statistics.
-    assert (1 + 1 / 8) * weights < carried < 1.5 * weights

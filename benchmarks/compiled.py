@@ -51,7 +51,7 @@ BOUNDS: Mapping[tuple[str, str], Mapping[str, Mapping[str, float]]] = {
         TRACKED: {"all_reduces": 4, "other_collectives": 0, "carried": 0.01},
     },
 }
-# What a step of `train.py --shard-params` may hand to collectives, relative to the parameters' bytes: a quarter
+# What a step of `train.py --shard-params` may hand to collectives, relative to the parameters: a quarter
 # to gather them on four chips, all of them for the gradients, and batch-norm's statistics.
 MOST_CARRIED = 1.5
 

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -42,6 +43,12 @@ def _name(line: Line) -> str:
     return key(line["config"])
 
 
+@cache
+def _report(message: str) -> None:
+    """Prints a message once, however often a log is read."""
+    print(message, file=sys.stderr)
+
+
 class Log:
     """`results/PRESET/NAME.jsonl`: one finished run per line; its `config` names it."""
 
@@ -62,7 +69,7 @@ class Log:
                         raise ValueError(f"{field} is of another type")
                 runs[name_of(line)] = line
             except (ValueError, TypeError, AttributeError, FileError, RecursionError) as error:
-                print(f"{place} is damaged and was skipped: {error}", file=sys.stderr)
+                _report(f"{place} is damaged and was skipped: {error}")
         return runs
 
     def append(self, run: Mapping[str, Any]) -> None:

@@ -7,8 +7,11 @@ Learning rates without Layca are chosen among five by test accuracy on seeds 10 
 which the table shows, play no part in the choice. With Layca nothing is chosen: the rates are the paper's.
 """
 
+import sys
+
 import numpy as np
 
+import train
 from experiments.log import RESULTS, Line, Log, key
 from experiments.results import TABLE, Results
 from experiments.runs import Training, training
@@ -86,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(train.exit_code("python -m experiments.pairs", main, None))

@@ -125,11 +125,6 @@ def test_a_missing_run_is_named(full, tmp_path, capsys):
     assert not (tmp_path / "figures").exists()
 
 
-def test_a_missing_log_is_an_error_that_names_a_run(tmp_path, capsys):
-    assert main(["fig3", "--draw"], tmp_path, tmp_path) == 2
-    assert '"task": "mnist5k-mlp"' in capsys.readouterr().err
-
-
 def test_experiments_are_found_and_come_in_the_order_of_the_paper():
     # What is named in the order exists; one that is not comes last.
     assert (*FIRST, "rotation-accuracy") == NAMES

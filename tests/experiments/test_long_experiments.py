@@ -85,6 +85,7 @@ def test_what_is_looked_at_survives_too(long, monkeypatch):
     assert {**found, "seconds": 0} == {**short, "seconds": 0}
 
 
+@pytest.mark.slow
 def test_short_runs_leave_no_files(monkeypatch, tmp_path):
     monkeypatch.setattr(runs, "UNFINISHED", tmp_path / "unfinished")
     run = training(task="mnist5k-mlp", epochs=1)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from experiments.results import Results
 from experiments.runs import Run
+from layca_optax.plot import draw_layers, scale_of_layers
 
 
 def panels(rows: int, columns: int, size: tuple[float, float] = (3.6, 2.9)) -> tuple[Figure, Any]:
@@ -24,11 +25,9 @@ def panels(rows: int, columns: int, size: tuple[float, float] = (3.6, 2.9)) -> t
 
 def draw_rotation(axis: Axes, run: Mapping[str, Any]) -> None:
     """Each layer's cosine distance from its initialisation over epochs; the first layer is the darkest."""
-    layers = list(run["curves"]["rotation"].values())
-    for shade, distances in zip(shades(len(layers)), layers, strict=True):
-        axis.plot(range(len(distances) + 1), _floats([0, *distances]), color=shade, linewidth=1.4)
+    curves = {layer: _floats([0, *distances]) for layer, distances in run["curves"]["rotation"].items()}
+    draw_layers(axis, range(max(map(len, curves.values()))), curves)
     axis.set(ylim=(0, 1))
-    axis.margins(x=0)
 
 
 def rotation_panels(rows: Sequence[Mapping[str, Run]], results: Results) -> tuple[Figure, Any]:
@@ -39,7 +38,7 @@ def rotation_panels(rows: Sequence[Mapping[str, Run]], results: Results) -> tupl
             draw_rotation(axis, results.of(run))
             axis.set_title(title)
         line[0].set_ylabel("cosine distance")
-    layer_bar(figure, axes)
+    scale_of_layers(figure, axes.flat)
     return figure, axes
 
 
@@ -61,12 +60,6 @@ def draw_curve(axis: Axes, runs: Sequence[Mapping[str, Any]], name: str, **style
 
 def shades(number: int) -> Any:
     return ScalarMappable(Normalize(0, max(1, number - 1)), "viridis").to_rgba(np.arange(number))
-
-
-def layer_bar(figure: Figure, axes: Any) -> None:
-    """The bar that says which colour is which layer."""
-    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "viridis"), ax=axes, label="layer", ticks=[0, 1])
-    bar.ax.set_yticklabels(["first", "last"])
 
 
 def final_rotation(run: Mapping[str, Any]) -> np.ndarray:

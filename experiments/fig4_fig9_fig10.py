@@ -14,11 +14,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Finding, by_task
-from experiments.curves import draw_curve, draw_rotation, final_rotation, layer_bar, panels
+from experiments.curves import draw_curve, draw_rotation, final_rotation, panels
 from experiments.experiment import Experiment
 from experiments.presets import NAMES, OPTIMIZERS, SECTION6, Part
 from experiments.results import Results, spread, without_lost
 from experiments.runs import Training
+from layca_optax.plot import scale_of_layers
 
 SIDES = {False: "alone", True: "with Layca"}
 
@@ -62,7 +63,7 @@ def draw_rotations(preset: str, results: Results) -> Figure:
     for axis, optimizer in zip(axes[0], OPTIMIZERS, strict=True):
         axis.set_title(NAMES[optimizer])
     figure.supxlabel("epoch")
-    layer_bar(figure, axes)
+    scale_of_layers(figure, axes.flat)
     return figure
 
 

@@ -11,11 +11,11 @@ import sys
 
 import numpy as np
 
-import train
 from experiments.log import RESULTS, Line, Log, key
 from experiments.results import TABLE, Results
 from experiments.runs import Training, training
 from experiments.work import finish
+from training.errors import exit_code
 
 SEEDS = (0, 1, 2)
 CHOICE_SEEDS = (10, 11)
@@ -89,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(train.exit_code("python -m experiments.pairs", main, None))
+    sys.exit(exit_code("python -m experiments.pairs", main, debug=False))

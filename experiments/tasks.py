@@ -8,12 +8,12 @@ trains what the logs lack (forty minutes on two cores if they are empty) and pri
 
 import sys
 
-import train
 from experiments.fig7 import candidates, choice
 from experiments.log import Log
 from experiments.results import Results
 from experiments.runs import Training, training
 from experiments.work import finish
+from training.errors import exit_code
 
 TASKS = ("mnist5k-mlp", "mnist5k-vgg", "mnist5k-resnet")
 SEEDS = (0, 1, 2)
@@ -46,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(train.exit_code("python -m experiments.tasks", main, None))
+    sys.exit(exit_code("python -m experiments.tasks", main, debug=False))

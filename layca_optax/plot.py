@@ -69,7 +69,11 @@ def plot_rotation(history: Mapping[int, Mapping[str, Mapping[str, Any]]], xlabel
     lower.set(xlabel=xlabel, ylabel="cosine distance from start")
     for axes in (upper, lower):
         axes.set_ylim(bottom=0)
-    name_layers(figure, [upper, lower], list(curves["from_init"]))
+    names = list(curves["from_init"])
+    if len(names) > _MOST_NAMES:
+        scale_of_layers(figure, [upper, lower], names[0], names[-1])
+    else:
+        figure.legend(*lower.get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure
 
 
@@ -95,21 +99,15 @@ def draw_layers(axes: Axes, steps: Sequence[float], curves: Mapping[str, Any]) -
     axes.grid(alpha=0.3)
 
 
-def name_layers(figure: Figure, axes: Sequence[Axes], names: Sequence[str]) -> None:
-    """Says which line is which layer: a legend of a few, a scale from the first to the last of many."""
-    if len(names) <= _MOST_NAMES:
-        handles, labels = axes[-1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize="small")
-        return
-    bar = figure.colorbar(ScalarMappable(cmap="viridis"), ax=list(axes), ticks=[0, 1])
-    bar.ax.set_yticklabels([f"first: {names[0]}", f"last: {names[-1]}"], fontsize="small")
-    bar.ax.invert_yaxis()
+def scale_of_layers(figure: Figure, axes: Sequence[Axes], first: str = "first", last: str = "last") -> None:
+    """Says which color is which layer by a scale beside the axes, with names at its ends."""
+    bar = figure.colorbar(ScalarMappable(cmap="viridis"), ax=list(axes), label="layer", ticks=[0, 1])
+    bar.ax.set_yticklabels([first, last])
 
 
 def layer_colors(count: int) -> list[str]:
-    """Returns a colour per layer, from the first one, darkest, to the last."""
-    # The end of viridis is too light to be seen on white.
-    return [to_hex(color) for color in colormaps["viridis"](np.linspace(0, 0.92, count))]
+    """Returns a color per layer, from the first one, darkest, to the last."""
+    return [to_hex(color) for color in colormaps["viridis"](np.linspace(0, 1, count))]
 
 
 def _curves(history: Mapping[int, Any], steps: Sequence[int], measure: str) -> dict[str, np.ndarray]:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tensorboardX import RecordWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyrefly: ignore[missing-module-attribute]
 from tensorboardX.proto.summary_pb2 import Summary  # pyrefly: ignore[missing-module-attribute]
@@ -18,12 +17,11 @@ from tqdm import tqdm
 from data.writing import atomic_write, reraise_os_errors
 
 try:
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import to_hex
     from matplotlib.figure import Figure
 except ValueError:
     raise SystemExit(f"error: MPLBACKEND={os.environ.get('MPLBACKEND')} is unknown to matplotlib") from None
+
+from layca_optax.plot import draw_layers, scale_of_layers
 
 
 class Progress:
@@ -70,11 +68,6 @@ def rotation_table(rotation: Mapping[str, float | None]) -> str:
     return "\n".join([f"{'layer'.ljust(width)}  cosine distance from initialisation", *rows])
 
 
-def layer_colors(count: int) -> list[str]:
-    """Returns colors of viridis, from the first layer, the darkest, to the last."""
-    return [to_hex(color) for color in colormaps["viridis"](np.linspace(0, 1, count))]
-
-
 def plot_rotation(title: str, records: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draws the distances of layers from initialisation as in Figure 3 of the paper, first layer darkest.
 
@@ -85,17 +78,12 @@ def plot_rotation(title: str, records: Sequence[Mapping[str, Any]], path: Path) 
     """
     # Not pyplot, which would choose a backend for the whole process.
     figure = Figure(figsize=(5, 3.4), layout="constrained")
-    axis = figure.subplots()
-    layers = list(records[-1]["rotation"])
-    epochs = [0, *(record["epoch"] for record in records)]
-    for layer, color in zip(layers, layer_colors(len(layers)), strict=True):
-        distances = [0.0, *(record["rotation"][layer] for record in records)]
-        axis.plot(epochs, np.array(distances, float), color=color, linewidth=1.5)
-    axis.set(title=title, xlabel="epoch", ylabel="cosine distance from initialisation", ylim=(0, 1))
-    axis.margins(x=0)
-    axis.grid(alpha=0.3)
-    bar = figure.colorbar(ScalarMappable(cmap="viridis"), ax=axis, label="layer", ticks=[0, 1])
-    bar.ax.set_yticklabels(["first", "last"])
+    axes = figure.subplots()
+    layers = records[-1]["rotation"]
+    curves = {layer: [0.0, *(record["rotation"][layer] for record in records)] for layer in layers}
+    draw_layers(axes, [0, *(record["epoch"] for record in records)], curves)
+    axes.set(title=title, xlabel="epoch", ylabel="cosine distance from initialisation", ylim=(0, 1))
+    scale_of_layers(figure, [axes])
     with atomic_write(path) as part:
         figure.savefig(part, dpi=130, format="png")
 

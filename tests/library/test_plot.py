@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from layca_optax import layca, rotation_report, rotation_scalars, track_rotation
-from layca_optax.plot import plot_rotation
+from layca_optax.plot import layer_colors, plot_rotation
 
 PARAMS = {
     "blocks": {"kernel": jax.random.normal(jax.random.key(0), (2, 3, 4))},
@@ -98,13 +98,18 @@ def test_layers_that_come_later_and_vectors_that_are_zero_leave_gaps(tmp_path):
     assert matplotlib.image.imread(tmp_path / "rotation.png").std() > 0
 
 
+def test_the_colors_are_viridis_from_the_first_layer_to_the_last():
+    assert layer_colors(3) == ["#440154", "#21918c", "#fde725"]
+    assert layer_colors(1) == ["#440154"]
+
+
 def test_many_layers_have_a_scale_instead_of_names():
     measured = {"from_init": 0.5, "last_step": 0.1, "norm": 1.0}
     figure = plot_rotation({1: {f"layers/{i}": measured for i in range(13)}})
     assert figure.legends == []
     assert [label.get_text() for label in figure.axes[-1].get_yticklabels()] == [
-        "first: layers/0",
-        "last: layers/12",
+        "layers/0",
+        "layers/12",
     ]
 
 

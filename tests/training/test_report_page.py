@@ -15,7 +15,6 @@ import train
 from layca_optax import layca, rotation_report, track_rotation
 from training.config import Config, Flags
 from training.page import command, draw, write_page, write_report
-from training.report import layer_colors
 
 CONFIG = Flags(epochs=10).resolved()
 HOSTILE = "</script><img src=x onerror=alert(1)>{{data}} & \"quoted\" 'too'"
@@ -146,11 +145,6 @@ def test_the_header_says_what_the_run_was(tmp_path):
     drawn = draw([record(1), record(10)], [8, 9])
     assert {shape.x0 for shape in drawn.layout.shapes} == {8, 9}
     assert len(drawn.layout.shapes) == 2 * 3
-
-
-def test_the_colors_are_viridis_from_the_first_layer_to_the_last():
-    assert layer_colors(3) == ["#440154", "#21918c", "#fde725"]
-    assert layer_colors(1) == ["#440154"]
 
 
 def test_curves_can_be_seen_on_white_and_on_black():

@@ -39,7 +39,8 @@ def history(name, epochs, optimizer=make_optimizer):
     return [record for _, record in run]
 
 
-@pytest.mark.parametrize("name", ["momentum", pytest.param("adam", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["momentum", "adam"])
 def test_layers_whose_gradient_is_nan_skip_the_step_and_are_counted(name):
     records = history(name, 4, spoiled)
     assert all(np.isfinite(record["train_loss"]) for record in records)

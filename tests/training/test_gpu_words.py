@@ -66,6 +66,7 @@ def test_a_run_with_the_loop_and_the_precision_of_a_gpu_trains(gpu):
     assert np.isfinite(record["train_loss"])
 
 
+@pytest.mark.slow
 def test_placed_data_are_the_data():
     config = Flags(epochs=1, batch_size=512, validation=True).resolved()
     data = TASKS[config.task].load(seed=0)

@@ -79,13 +79,15 @@ def test_a_run_that_another_command_has_begun_is_left_to_it(tmp_path, capsys):
     log = Log("laptop", "fig1a", tmp_path)
     log.path.parent.mkdir()
     lock = FileLock(log.path.with_name(f".{unfinished(first).name}.lock"), thread_local=False)
+    said = []
+    waits = lambda: said.append(capsys.readouterr().err) or "waiting for a run that another" in "".join(said)
     with lock:
         other = threading.Thread(target=finish, args=(log, [first, second], Results("laptop", tmp_path)))
         other.start()
         wait_for(second.starts)
+        wait_for(waits)
         log.append({"config": first.numbers()})
     other.join()
-    assert "waiting for a run that another command has begun" in capsys.readouterr().err
     assert sorted(line["config"]["seed"] for line in log.read().values()) == [0, 1]
     assert len(log.path.read_text().splitlines()) == 2
     assert first.starts() == []

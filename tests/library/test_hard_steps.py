@@ -134,6 +134,7 @@ def one_step_of(w, g, rate, rotate):
     return optimizer.update(g, optimizer.init(w), w)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rotate", ["layer", "neuron"])
 @pytest.mark.parametrize("kind", ["zero", "parallel"])
 def test_no_nan_of_its_own(rotate, kind):

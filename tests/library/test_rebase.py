@@ -57,7 +57,7 @@ def trained(optimizer, params=PARAMS, steps=2):
     return state
 
 
-@pytest.mark.parametrize("jitted", [False, True], ids=["plain", "jit"])
+@pytest.mark.parametrize("jitted", [pytest.param(False, marks=pytest.mark.slow), True], ids=["plain", "jit"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_loaded_weights_keep_their_norm_and_turn_by_the_rate(name, jitted):
     optimizer = OPTIMIZERS[name]

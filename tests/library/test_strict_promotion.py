@@ -49,7 +49,7 @@ def two_steps(transformation, params, gradients):
     return update(gradients, state, params)
 
 
-@pytest.mark.parametrize("gradient_dtype", ["the same", jnp.float32])
+@pytest.mark.parametrize("gradient_dtype", ["the same", pytest.param(jnp.float32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "dtype",
     [jnp.bfloat16, *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (jnp.float32, jnp.float16))],

@@ -24,6 +24,7 @@ from layca_optax import (
     layer_rotation,
     rebase,
     rotation_report,
+    rotation_scalars,
     sgd_amom,
     skip_nonfinite,
     track_rotation,
@@ -100,6 +101,8 @@ for layer, turn in rotation_report(opt_state).items():
     name: str = layer
     print(f"{name}: {turn['from_init']:.3f}, {turn['last_step']:.4f} rad, {turn['norm']:.3f}")
     print(float(turn["last_step"]) < 1.0)
+scalars: dict[str, float | jax.Array] = rotation_scalars(opt_state, prefix="turned")
+print(sum(float(value) for value in scalars.values()) > 0)
 distances: dict[str, jax.Array] = layer_rotation(new_params, params)
 print({layer: float(distance) for layer, distance in distances.items()})
 

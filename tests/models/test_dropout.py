@@ -35,6 +35,7 @@ def assert_same(a, b):
         assert jnp.all(x == y)
 
 
+@pytest.mark.slow
 def test_every_call_drops_others_and_the_state_says_which(images, start, other_state):
     params, state = start
     first, after = APPLY(params, state, images, train=True)
@@ -50,6 +51,7 @@ def test_evaluation_drops_nothing(images, start, other_state):
     assert_same(state, same)
 
 
+@pytest.mark.slow
 def test_the_state_goes_through_checkpoints_bit_for_bit(images, start, tmp_path):
     params, state = start
     _, state = APPLY(params, state, images, train=True)
@@ -61,6 +63,7 @@ def test_the_state_goes_through_checkpoints_bit_for_bit(images, start, tmp_path)
     assert_same(APPLY(params, restored, images, train=True), APPLY(params, state, images, train=True))
 
 
+@pytest.mark.slow
 def test_the_state_can_be_the_carry_of_a_scan(images, start):
     params, state = start
 

@@ -58,7 +58,10 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize(("build", "shape", "forward"), NETWORKS)
+@pytest.mark.parametrize(
+    ("build", "shape", "forward"),
+    [NETWORKS[0], *(pytest.param(*network, marks=pytest.mark.slow) for network in NETWORKS[1:])],
+)
 def test_networks_compute_the_papers_formula(build, shape, forward, monkeypatch):
     def dropout(self, x):
         goes = jnp.arange(x.size).reshape(x.shape) % 10 < round(10 * self.rate)

@@ -12,7 +12,7 @@ import pytest
 import layca_optax
 
 SCRIPT = Path(__file__).parent / "typed_script.py"
-ROOT = SCRIPT.parent.parent
+ROOT = SCRIPT.parents[2]
 # pyright's own package fetches its program from npm; basedpyright is the same checker with the program in it.
 CHECKERS = {
     # optax has no types for mypy.

@@ -41,7 +41,7 @@ from training.processes import (
     only_primary_prints,
     start_distributed,
 )
-from training.run import Interrupted, Session
+from training.run import Session
 from training.run_folder import RunFolder, final_accuracy, finite, new_run_path
 from training.step import Metrics, TrainState, compile_program
 from training.tasks import TASKS, stop_reason
@@ -237,14 +237,9 @@ def main(arguments: list[str] | None = None) -> int:
     def program() -> None:
         flags, config, folder = read(arguments)
         with only_primary_prints():
-            try:
-                answer(flags, config, folder)
-            except Interrupted as reason:
-                print(reason)
-        agree({}, last=True)
+            answer(flags, config, folder)
 
-    debug = "--debug" in (sys.argv if arguments is None else arguments)
-    return exit_code("train.py", program, debug=debug)
+    return exit_code("train.py", program, arguments)
 
 
 if __name__ == "__main__":

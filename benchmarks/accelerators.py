@@ -179,7 +179,7 @@ def epoch(target: Target, shard_params: bool) -> Epoch:
     from training.parallel import Devices
 
     jax.config.update("jax_num_cpu_devices", target.chips)
-    # XLA compiles the three passes per product of `train.py`'s own precision for more than ten minutes.
+    # `train.py` asks for TF32, on TPUs three passes per product, which XLA compiles for much longer.
     jax.config.update("jax_default_matmul_precision", "bfloat16")
     mesh = Mesh(np.array(described_devices(target)), ("devices",))
     devices, config = Devices(mesh, shard_params), Flags(task="c10-cnn1").resolved()

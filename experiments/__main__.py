@@ -227,8 +227,7 @@ def main(
         flags = tyro.cli(Flags, args=arguments, prog="python -m experiments")
         return answer(flags, results, figures, jobs)
 
-    debug = "--debug" in (sys.argv if arguments is None else arguments)
-    return exit_code("python -m experiments", command, debug=debug)
+    return exit_code("python -m experiments", command, arguments)
 
 
 if __name__ == "__main__":

@@ -94,8 +94,7 @@ def answer(flags: Flags) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit code, as `train.main` does."""
     program = "python -m experiments.first"
-    debug = "--debug" in (sys.argv if arguments is None else arguments)
-    return exit_code(program, lambda: answer(tyro.cli(Flags, args=arguments, prog=program)), debug=debug)
+    return exit_code(program, lambda: answer(tyro.cli(Flags, args=arguments, prog=program)), arguments)
 
 
 if __name__ == "__main__":

@@ -89,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code("python -m experiments.pairs", main, debug=False))
+    sys.exit(exit_code("python -m experiments.pairs", main))

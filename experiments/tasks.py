@@ -46,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code("python -m experiments.tasks", main, debug=False))
+    sys.exit(exit_code("python -m experiments.tasks", main))

@@ -111,7 +111,7 @@ def layer_colors(count: int) -> list[str]:
 
 
 def _curves(history: Mapping[int, Any], steps: Sequence[int], measure: str) -> dict[str, np.ndarray]:
-    """The values of every line at all steps; NaN where a report has no such layer."""
+    """Returns the values of every line at all steps; NaN where a report has no such layer."""
     curves: dict[str, np.ndarray] = {}
     for path, last in history[steps[-1]].items():
         shape = np.shape(last[measure])
@@ -126,7 +126,7 @@ def _curves(history: Mapping[int, Any], steps: Sequence[int], measure: str) -> d
 
 
 def _of_finite(function: Any, values: np.ndarray) -> np.ndarray:
-    """A statistic per row, NaN where all of the row is."""
+    """Returns a statistic per row, NaN where all of the row is."""
     some = ~np.all(np.isnan(values), axis=1)
     result = np.full(len(values), np.nan)
     result[some] = function(values[some], axis=1)

@@ -5,14 +5,14 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from data import DataError
 from data.writing import FileError
 from training.config import UsageError
 from training.parallel import DeviceError
-from training.processes import OtherProcessError, alone, end
+from training.processes import OtherProcessError, agree, alone, end, only_primary_prints
 from training.run import Interrupted
 
 # Every other exception is a mistake of the program, and shows where it was made.
@@ -21,13 +21,14 @@ FORESEEN = (UsageError, DataError, FileError, DeviceError, OtherProcessError, OS
 _PATIENCE = 2.0
 
 
-def exit_code(name: str, program: Callable[[], int | None], *, debug: bool) -> int:
+def exit_code(name: str, program: Callable[[], int | None], arguments: Sequence[str] | None = None) -> int:
     """Runs a program and says in one sentence on standard error what ended it.
 
     Args:
       name: the name of the program, with which the sentence begins.
       program: what to run.
-      debug: whether to show the traceback of an exception, too.
+      arguments: those of the command line, by default `sys.argv`; with `--debug` an exception shows its
+        traceback, too.
 
     Returns:
       What the program returns; 0 if it was asked to end, 2 if the request or the data are bad, 1 if files,
@@ -35,17 +36,21 @@ def exit_code(name: str, program: Callable[[], int | None], *, debug: bool) -> i
     """
     try:
         with _output():
-            return program() or 0
-    except Interrupted as reason:
-        print(reason)
-        return 0
+            code = 0
+            try:
+                code = program() or 0
+            except Interrupted as reason:
+                with only_primary_prints():
+                    print(reason)
+            agree({}, last=True)
+            return code
     except Exception as error:
         foreseen = isinstance(error, FORESEEN)
         if not foreseen and alone():
             raise
         if not foreseen or isinstance(error, OtherProcessError):
             time.sleep(_PATIENCE)
-        if not foreseen or debug:
+        if not foreseen or "--debug" in (sys.argv if arguments is None else arguments):
             traceback.print_exc()
         asked = isinstance(error, (UsageError, DataError)) or getattr(error, "errno", 0) == errno.ENAMETOOLONG
         code = 2 if asked else 1

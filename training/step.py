@@ -147,6 +147,7 @@ class Program:
     """Holds the jitted functions of a run. Runs that differ in `Hyperparameters`, seed and data share them.
 
     Attributes:
+      model: the network; it gathers its parameters if they are sharded.
       depths: per parameter its position in the forward pass, -1 if it does not rotate.
       layers: the paths of the parameters that rotate, in the order of the forward pass.
       init: `init(seed, hparams)` returns the first state.

@@ -40,7 +40,7 @@ def windows(stream, starts):
     return stream[starts[:, None] + jnp.arange(CONTEXT + 1)[None]].astype(jnp.int32)
 
 
-@pytest.fixture(scope="module", params=["adam", pytest.param("muon", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=RATES)
 def run(request, data, docs):
     """Name; the parameters at all steps, along a first axis; losses in training; the loss in validation."""
     name = request.param
@@ -75,6 +75,7 @@ def kernels(tree):
             yield f"{name} of block {block}", 2 + 6 * block + place, block, leaf
 
 
+@pytest.mark.slow
 def test_learns_more_than_frequencies(run, data):
     name, _, losses, validation_loss = run
     assert np.all(np.isfinite(losses))
@@ -89,6 +90,7 @@ def test_learns_more_than_frequencies(run, data):
     assert abs(losses[-20:].mean() - validation_loss) < 0.3
 
 
+@pytest.mark.slow
 def test_each_vector_turns_by_its_rate_at_its_norm(run):
     name, history, _, _ = run
     vectors = [(n, depth, leaf[:, block]) for n, depth, block, leaf in kernels(history["blocks"])]
@@ -101,6 +103,7 @@ def test_each_vector_turns_by_its_rate_at_its_norm(run):
         assert oracle.norm(w[-1]) == pytest.approx(oracle.norm(w[0]), rel=1e-6), vector
 
 
+@pytest.mark.slow
 def test_what_does_not_rotate_takes_others(run):
     _, history, _, _ = run
     assert not history["head"]["kernel"][0].any()

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from experiments.log import Log, key
 from experiments.runs import training
 
@@ -49,6 +51,7 @@ def test_damaged_lines_are_reported_skipped_and_kept(tmp_path, capsys):
     assert [f"{log.path}:{number} is damaged" in line for number, line in enumerate(reports, 2)] == [True] * 6
 
 
+@pytest.mark.slow
 def test_eight_processes_append_whole_lines(tmp_path, capsys):
     processes = [
         subprocess.Popen([sys.executable, "-c", APPEND, str(tmp_path), str(i)], cwd=ROOT) for i in range(8)

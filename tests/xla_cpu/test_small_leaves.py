@@ -63,6 +63,7 @@ def test_steps_of_all_kinds_of_vectors_are_those_of_the_formula(variant):
         np.testing.assert_allclose(new, expected(w[name], g[name], kind, rates[name], **variant), 1e-5, 2e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 40), st.integers(2, 40)), min_size=2, max_size=8),
@@ -107,6 +108,7 @@ def test_a_vector_without_a_direction_stands_still_alone(bad):
         np.testing.assert_allclose(new[turns], right[turns], 1e-5, 2e-6)
 
 
+@pytest.mark.slow
 def test_rotation_is_measured_together():
     w, u = tree(RULE)
     u = jax.tree.map(lambda x: 0.01 * x, u)
@@ -170,6 +172,7 @@ def test_the_direction_of_a_step_can_be_differentiated():
         assert float(jnp.sum(slopes[name] * change[name])) == pytest.approx(right, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_mapped_over_networks():
     w, g = tree(["layer", "columns"])
     stacked = lambda tree: jax.tree.map(lambda x: jnp.stack([x, 2 * x]), tree)
@@ -180,6 +183,7 @@ def test_mapped_over_networks():
         np.testing.assert_allclose(mapped[name], np.stack([alone[name], 2 * alone[name]]), 1e-5, 3e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto])
 def test_meshes_of_one_device(axis_type):
     w, g = tree(["layer", "rows"])

@@ -5,6 +5,7 @@ import pytest
 
 import train
 import training.config
+import training.step
 from training.config import Flags
 from training.tasks import TASKS
 
@@ -34,12 +35,12 @@ def write(name, folder):
 def test_twenty_steps(name, tmp_path, monkeypatch):
     monkeypatch.setattr(original_files, "COUNTS", COUNTS)
     original_files.shrink(monkeypatch, write(name, tmp_path))
-    tasks = {**TASKS, name: TASKS[name]._replace(train_size=sum(COUNTS["train"]), validation=False)}
-    for module in (train, training.config):
-        monkeypatch.setattr(module, "TASKS", tasks)
+    task = TASKS[name]._replace(train_size=sum(COUNTS["train"]), validation=False)
+    for module in (train, training.config, training.step):
+        monkeypatch.setattr(module, "TASKS", {**TASKS, name: task})
     config = Flags(task=name, batch_size=16, epochs=10, data_dir=str(tmp_path)).resolved()
-    data = tasks[name].load(seed=0, data_dir=config.data_dir)
-    assert data.train_images.shape[1:] == TASKS[name].input_shape
+    data = task.load(seed=0, data_dir=config.data_dir)
+    assert data.train_images.shape[1:] == task.input_shape
     history = [(state, record) for state, record in train.fit(config, data)]
     losses = [record["train_loss"] for _, record in history]
     assert int(history[-1][0].step) == 20

@@ -1,7 +1,7 @@
-"""Figures and claims of the paper: `python -m experiments NAME --preset laptop|small|paper`.
+"""Reproduces the paper's figures and claims: `python -m experiments NAME --preset laptop|small|paper`.
 
-Does the runs that the logs lack, appends them to `results/PRESET/*.jsonl` and draws `figures/PRESET/NAME.png`
-from the logs and from nothing else.
+Does the runs that are not logged, appends them to `results/PRESET/*.jsonl`, and draws
+`figures/PRESET/NAME.png` from the logs alone.
 """
 
 import os
@@ -22,7 +22,7 @@ from experiments.claims import judged
 from experiments.experiment import experiment, experiments, names_of
 from experiments.log import RESULTS, Log, key
 from experiments.results import Results
-from experiments.runs import Run, by_program
+from experiments.runs import Run, by_program, distinct
 from experiments.work import finish, refuse_unwritable
 from training.config import UsageError
 from training.errors import exit_code
@@ -31,11 +31,11 @@ from training.parallel import check_devices
 FOLDER = Path(__file__).parent
 FIGURES, JOBS = FOLDER / "figures", FOLDER / "jobs"
 NAMES = tuple(experiments())
-_NAME = f"{', '.join(NAMES)}; `all`; `summary`, a table."
+_NAME = f"{', '.join(NAMES)}; `all`; or `summary`, the table of claims."
 _MINUTES = """\
-Minutes are counted once, where runs are shared, and one run after the other: from logged runs
-of the same kind, else from logged epochs of the same task, else estimated: for two cores
-(embedded tasks) or, a guess, for one accelerator (all others)."""
+Minutes are for one run after the other, and count shared runs once. They come from logged runs of
+the same kind, else from logged epochs of the same task, else from an estimate: for embedded tasks
+measured on two cores, for all others guessed for one accelerator."""
 _Switch = tyro.conf.FlagCreatePairsOff
 
 
@@ -45,32 +45,32 @@ class Flags:
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help=_NAME)]
     preset: Literal["laptop", "small", "paper"] = "laptop"
-    """Networks for two cores, on embedded data or CIFAR-10 at 16 x 16, or the paper's for an accelerator."""
+    """Narrow networks on embedded data or on CIFAR-10 at 16 x 16, or the paper's, for an accelerator."""
     list: _Switch[bool] = False
-    """Only tell the runs, how many are done, data, and how long the others take."""
+    """Only list the number of runs, how many are done, their data, and how long the rest takes."""
     dry_run: _Switch[bool] = False
-    """Only build every network and optimizer and trace a step of each, without data."""
+    """Only build every network and optimizer and trace one step of each, without data."""
     draw: _Switch[bool] = False
-    """Only draw, from runs that are all logged."""
+    """Only draw; all runs must be logged."""
     data_dir: str | None = None
     """Folder of datasets that are not embedded."""
     cluster: Literal["local", "slurm"] | None = None
-    """Do each run in a job of its own, on this machine's processor or through Slurm."""
+    """Do each run in a job of its own, on this machine or through Slurm."""
     jobs: int | None = None
-    """With --cluster: how many jobs at once; 2 if they are local, as many as Slurm lets if not."""
+    """With --cluster: how many jobs at once; default 2 for local, as many as Slurm allows for slurm."""
     time_limit: int | None = None
-    """With --cluster: minutes that a job may take, 240 if not given."""
+    """With --cluster: minutes that a job may take; default 240."""
     debug: _Switch[bool] = False
     """Show the traceback of an error."""
 
 
 def listing(names: Iterable[str], results: Results) -> str:
-    """A row per experiment: its runs, those that are done, its tasks, how long the others take."""
+    """Returns a table: per experiment its runs, how many are done, its tasks, and the minutes left."""
     lines = [f"{'name':15} {'log':15} {'runs':>5} {'done':>5} {'minutes left':>13}  data and network"]
     counted: set[str] = set()
     for name in names:
         found = experiment(name)
-        runs = {key(run.numbers()): run for run in found.known(results, guess=True)}
+        runs = distinct(found.known(results, guess=True))
         left = {key: run for key, run in runs.items() if key not in results and key not in counted}
         counted |= set(left)
         minutes = sum(_seconds(run, results) for run in left.values()) / 60
@@ -81,9 +81,9 @@ def listing(names: Iterable[str], results: Results) -> str:
 
 
 def _seconds(run: Run, results: Results) -> float:
-    """How long a run should take: as others of the same program took, or as many of its epochs took.
+    """Estimates the seconds of a run: from logged runs of its kind, else from logged epochs of its task.
 
-    Without any that were logged, as it says itself.
+    If there are none, it takes the run's own estimate.
     """
     numbers = run.numbers()
     same = ("task", "program", "epochs", "layer", "optimizer")
@@ -98,7 +98,7 @@ def _seconds(run: Run, results: Results) -> float:
 
 
 def dry_run(names: Iterable[str], preset: str) -> None:
-    """Traces a step of every program once."""
+    """Traces one step of every program."""
     programs = {run.program(): run for name in names for run in experiment(name).runs(preset)}
     for run in by_program(programs.values()):
         run.trace()
@@ -106,7 +106,7 @@ def dry_run(names: Iterable[str], preset: str) -> None:
 
 
 def summary(results: Results) -> str:
-    """The table of claims that have runs; below it how many have none, and data that are not embedded."""
+    """Returns the table of claims that have runs, the number of those without, and the data used."""
     lines, missing = ["| claim | command | paper | here | |", "|---|---|---|---|---|"], []
     for name in names_of(results.preset):
         for claim in experiment(name).claims(results.preset):
@@ -125,7 +125,7 @@ def summary(results: Results) -> str:
 
 
 def draw(name: str, results: Results, path: Path) -> None:
-    """Draws the figure of an experiment, with a word about data that are not embedded."""
+    """Draws the figure of an experiment, and names in it any data that are not embedded."""
     found = experiment(name)
     figure = found.draw(results.preset, results)
     if data := results.data(key(run.numbers()) for run in found.known(results)):
@@ -136,7 +136,7 @@ def draw(name: str, results: Results, path: Path) -> None:
 
 
 def by_jobs(names: Iterable[str], flags: Flags, results: Results, jobs: Path) -> list[str]:
-    """Has the missing runs of all experiments done by jobs at the same time; says which of them failed."""
+    """Does the missing runs of all experiments in jobs; returns a message per run that failed."""
     if find_spec("submitit") is None:
         raise UsageError('--cluster needs submitit: pip install -e ".[cluster]"')
     if flags.cluster == "slurm" and shutil.which("sbatch") is None:
@@ -145,7 +145,7 @@ def by_jobs(names: Iterable[str], flags: Flags, results: Results, jobs: Path) ->
 
     from experiments import cluster
 
-    # A folder per command: the numbers of local jobs are those of processes, which come again.
+    # A folder per command, because local jobs are named by process IDs, which are reused.
     folder = jobs / flags.preset / str(flags.cluster) / time.strftime(f"%Y%m%d-%H%M%S-{os.getpid()}")
     executor = submitit.AutoExecutor(folder, flags.cluster, local_max_num_timeout=0, slurm_max_num_timeout=0)
     executor.update_parameters(
@@ -163,10 +163,10 @@ def by_jobs(names: Iterable[str], flags: Flags, results: Results, jobs: Path) ->
 
 
 def asked(flags: Flags) -> list[str]:
-    """The names of the experiments that the command line asks for.
+    """Returns the names of the experiments that the command line asks for.
 
     Raises:
-      UsageError: flags do not go together, or there is no such experiment.
+      UsageError: the flags contradict each other, or there is no such experiment.
     """
     if flags.name not in (choices := [*NAMES, "all", "summary"]):
         near = hint(flags.name, choices)
@@ -198,7 +198,7 @@ def answer(flags: Flags, results: Path, figures: Path, jobs: Path) -> int:
             refuse_unwritable(path)
         if flags.cluster is None:
             check_devices()
-    # What follows from a choice is known only when its runs are done: everything is asked for twice.
+    # Twice: runs at a chosen rate are known only once the runs that choose it are done.
     for _ in range(0 if flags.draw or flags.cluster is None else 2):
         if failed := by_jobs(names, flags, found, jobs):
             for message in failed:
@@ -221,7 +221,7 @@ def main(
     figures: Path = FIGURES,
     jobs: Path = JOBS,
 ) -> int:
-    """The command line. Returns the exit code, as `train.main` does."""
+    """Runs the command line and returns the exit code, as `train.main` does."""
 
     def command() -> int:
         flags = tyro.cli(Flags, args=arguments, prog="python -m experiments")

@@ -1,8 +1,8 @@
-"""What the paper claims and what the logs say to it: rows of the tables in README.md.
+"""Judges the paper's claims by one rule; the tables of README.md have one row per claim.
 
-The rule for all of them: a part of a claim is a number that the claim says is above 0, one per seed. What it
-compares is paired by seed. A part is shown if there are at least five seeds and its interval, a bootstrap of
-the mean over seeds, lies above 0; it is reversed if that lies below; otherwise it is not resolved.
+A claim has one or more margins: numbers that are positive if the claim holds, one per seed, from runs that
+are paired by seed. A margin is shown if it has at least five seeds and its interval, a bootstrap of the mean
+over seeds, lies above 0. It is reversed if the interval lies below 0, and otherwise not resolved.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,22 +12,22 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from experiments.presets import Part
-from experiments.results import LostRunsError, MissingRunError, Results
+from experiments.presets import Setup
+from experiments.results import MissingRunError, NoFiniteSeedError, Results
 
 ENOUGH_SEEDS, CONFIDENCE, RESAMPLES = 5, 0.95, 100_000
 
 
 class Finding(NamedTuple):
-    """What was found.
+    """What the logs say about a claim.
 
     Attributes:
-      ours: in words and numbers.
-      parts: by name, what the claim says is above 0: one value per seed.
+      ours: the result in words and numbers.
+      margins: by name, numbers that are positive if the claim holds, one per seed.
     """
 
     ours: str
-    parts: Mapping[str, np.ndarray]
+    margins: Mapping[str, np.ndarray]
 
 
 class Claim(NamedTuple):
@@ -36,7 +36,7 @@ class Claim(NamedTuple):
     Attributes:
       text: the claim in a few words.
       paper: the paper's value.
-      measure: reads ours.
+      measure: reads ours from the logs.
     """
 
     text: str
@@ -45,17 +45,22 @@ class Claim(NamedTuple):
 
 
 def by_task(
-    parts: Iterable[Part], text: str, paper: str, measure: Callable[[Part, Results], Finding]
+    setups: Iterable[Setup], *rows: tuple[str, str, Callable[[Setup, Results], Finding]]
 ) -> list[Claim]:
-    """The same claim of several tasks, of which `measure` takes the part as its first argument."""
-    return [Claim(f"{text}: {part.task}", paper, partial(measure, part)) for part in parts]
+    """Makes a claim per row `(text, paper, measure)` and task; `measure` takes the setup first."""
+    setups = list(setups)
+    return [
+        Claim(f"{text}: {setup.task}", paper, partial(measure, setup))
+        for text, paper, measure in rows
+        for setup in setups
+    ]
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """The bootstrap's percentile interval of the mean, widened for few values.
+    """Returns the percentile bootstrap interval of the mean, widened for few values.
 
-    The quantiles are those at which it would equal Student's if the values were normal (Hesterberg, What
-    Teachers Should Know about the Bootstrap, 2015): with five seeds .1 % and 99.9 %.
+    Its quantiles are those at which it would equal Student's interval for normal values (Hesterberg, What
+    Teachers Should Know about the Bootstrap, 2015): 0.1 % and 99.9 % for five seeds.
     """
     n = len(values)
     if n < 2:
@@ -71,23 +76,22 @@ def _resamples(n: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, n, (RESAMPLES, n))
 
 
-def verdict(parts: Mapping[str, np.ndarray]) -> str:
-    """Applies the rule above to the parts of a claim."""
-    seeds = min((len(values) for values in parts.values()), default=0)
+def verdict(margins: Mapping[str, np.ndarray]) -> str:
+    """Applies the rule above to the margins of a claim."""
+    seeds = min((len(values) for values in margins.values()), default=0)
     if seeds < ENOUGH_SEEDS:
         return f"not resolved with {seeds} seed{'s' * (seeds != 1)}"
-    intervals = [interval(values) for values in parts.values()]
+    intervals = [interval(values) for values in margins.values()]
     shown = [low > 0 for low, _ in intervals]
-    reversed_ = [high < 0 for _, high in intervals]
     if all(shown):
         return "shows"
     if any(shown):
         return "shows in part"
-    return "reversed" if any(reversed_) else f"not resolved with {seeds} seeds"
+    return "reversed" if any(high < 0 for _, high in intervals) else f"not resolved with {seeds} seeds"
 
 
 def described(name: str, values: np.ndarray) -> str:
-    """Mean, standard error and interval of a part; of too few seeds the mean alone."""
+    """Formats the mean, standard error and interval of a margin; of too few seeds only the mean."""
     if len(values) < ENOUGH_SEEDS:
         return f"{name} {np.mean(values):+.2g}" if len(values) else name
     low, high = interval(values)
@@ -96,16 +100,16 @@ def described(name: str, values: np.ndarray) -> str:
 
 
 def judged(claim: Claim, results: Results) -> tuple[str, str]:
-    """What was found in words and numbers, and the verdict; none where runs are missing."""
+    """Returns the result in words and numbers and the verdict, which is empty if runs are missing."""
     try:
-        ours, parts = claim.measure(results)
+        ours, margins = claim.measure(results)
     except MissingRunError:
         return "not run yet", ""
-    except LostRunsError:
+    except NoFiniteSeedError:
         return "no seed can be compared", verdict({})
-    return "; ".join([ours, *(described(name, values) for name, values in parts.items())]), verdict(parts)
+    return "; ".join([ours, *(described(*margin) for margin in margins.items())]), verdict(margins)
 
 
 def slope(values: np.ndarray, positions: Sequence[float] | np.ndarray) -> np.ndarray:
-    """By seed, the slope of the line through `values`, of shape `(positions, seeds)`."""
+    """Returns, per seed, the slope of the line through `values` of shape `(positions, seeds)`."""
     return np.polyfit(np.asarray(positions, float), values, 1)[0]

@@ -1,7 +1,7 @@
-"""One job per run, through submitit: on this machine (`local`) or on a cluster (`slurm`).
+"""Does each run in a job of its own, through submitit: on this machine (`local`) or on a cluster (`slurm`).
 
-A job leaves its run's line of the log in a file of its own in `jobs/PRESET/CLUSTER`, and the command logs it:
-the nodes need no common lock. What submitit keeps there says which job has which run, for later commands.
+A job writes its run's line of the log to a file of its own in `jobs/PRESET/CLUSTER`, and the command logs it,
+so the nodes need no common lock. From submitit's files there, later commands know which job has which run.
 """
 
 import time
@@ -25,44 +25,44 @@ from training.run import Interrupted
 
 
 def find(folder: Path, runs: Container[str]) -> dict[str, Any]:
-    """Returns the jobs, of any command, that have not failed, by the `key` of their runs."""
+    """Returns the jobs of all commands that have not failed, by the `key` of their runs."""
     kind = {"local": submitit.LocalJob, "slurm": submitit.SlurmJob}[folder.name]
     jobs: dict[str, Any] = {}
-    # By date. All of them before the first is asked about: submitit asks Slurm once about all it knows.
+    # By date. All jobs are made before the first query: submitit asks Slurm once about all it knows.
     for path in sorted(folder.glob("*/*_submitted.pkl")):
         with suppress(Exception):  # reading a file that was cut short raises almost anything
             submission: Any = DelayedSubmission.load(path)
             if (name := key(submission.function.run.numbers())) in runs:
                 jobs[name] = kind(path.parent, path.name.removesuffix("_submitted.pkl"))
-    # submitit would wait for the file of a job that has ended without one.
+    # Check that the file exists: submitit would wait for that of a job that ended without one.
     good = lambda name, job: job.paths.result_pickle.exists() and line_of(job, name) is not None
     return {name: job for name, job in jobs.items() if not job.done() or good(name, job)}
 
 
 def line_of(job: Any, name: str) -> dict[str, Any] | None:
-    """The line that a job has left, if it has ended well, its file is whole and the run is the right one."""
+    """Returns the line of a job, if the job succeeded, its file is whole and the run is the right one."""
     with suppress(Exception):
         found = job.result()
         return found if key(found["config"]) == name else None
 
 
-def why(job: Any) -> str:
-    """The last line of what a failed job printed (as a rule it says what ended the job), and its file."""
-    # srun adds no more than an exit code.
+def failure(job: Any) -> str:
+    """Quotes the last line that a failed job printed, which usually gives the reason, and names its log."""
+    # srun only adds an exit code.
     said = [text.strip() for text in (job.stderr() or "").split("\n") if not text.startswith("srun: ")]
     return next((f": {text}" for text in reversed(said) if text), "") + f" (its log is in {job.paths.stderr})"
 
 
 def leave(jobs: list[Any], local: bool) -> str:
-    """Ends local jobs, leaves Slurm's, and says how to go on."""
+    """Ends local jobs, leaves Slurm's, and returns a message that says how to continue."""
     if not local:
         arrays = " ".join(sorted({job.job_id.split("_")[0] for job in jobs}))
         stay = "jobs stay queued or running; the same command waits for them again and logs them"
         return f"{len(jobs)} {stay}; to end them: scancel {arrays}"
-    time.sleep(2)  # Ctrl-C on a terminal reaches them too; a second one would keep them from ending
+    time.sleep(2)  # Ctrl-C on a terminal reaches them too; a second one would stop them from saving
     for job in jobs:
         job.cancel()
-    return f"{len(jobs)} jobs were ended; the same command again does their runs and those that are left"
+    return f"{len(jobs)} jobs were ended; the same command again does their runs and the remaining ones"
 
 
 def finish(
@@ -72,18 +72,19 @@ def finish(
     at_once: int,
     data_dir: str | None,
 ) -> list[str]:
-    """Has the runs that no log has done by jobs and logs them, once however many commands ask for one.
+    """Does the runs that are not logged in jobs, and logs each once, even if several commands ask for it.
 
     Returns:
-      A message for every run that failed; the next call tries these again.
+      A message per run that failed; the next call tries these again.
 
     Raises:
       UsageError: Slurm refuses the jobs.
-      Interrupted: after Ctrl-C; local jobs have been ended, Slurm's are left.
+      Interrupted: after Ctrl-C; local jobs were ended, Slurm's go on.
     """
-    folder = Path(executor.folder).parent  # it is called after where jobs run
+    folder = Path(executor.folder).parent  # named after the cluster
     folder.mkdir(parents=True, exist_ok=True)
-    local, lock = folder.name == "local", FileLock(folder / ".lock")  # for who looks, submits or logs
+    # The lock is held to find, submit and log jobs.
+    local, lock = folder.name == "local", FileLock(folder / ".lock")
     with held(lock, f"another command with {folder.name} jobs"), tqdm(unit="run") as bar:
         found = results.again()
         runs = {name: (log, run) for log, run in todo if (name := key(run.numbers())) not in found}
@@ -105,7 +106,7 @@ def finish(
                     free += [taken.pop(name)] if name in taken else []
                     log, run = runs[name]
                     if (line := line_of(job, name)) is None:
-                        failed.append(f"run {name} failed{why(job)}")
+                        failed.append(f"run {name} failed{failure(job)}")
                     else:
                         with lock:
                             keep(log, run, line, results)

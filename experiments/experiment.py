@@ -1,4 +1,4 @@
-"""What an experiment is, and which there are: every `Experiment` that a module of this folder defines."""
+"""Defines what an experiment is, and finds every `Experiment` that a module of this folder defines."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from experiments.presets import PRESETS
 from experiments.results import Results
 from experiments.runs import Run
 
-# `all` begins with these: Section 3 of the paper, 5 and 6, what others read before them; then claims that the
-# paper draws no figure of. An experiment that is not named here comes after them.
+# The order of `all`: Section 3 of the paper; Sections 5 and 6, runs that others use first; then claims
+# without a figure in the paper. Experiments that are not named here follow in alphabetical order.
 FIRST = (
     *("fig1a", "fig1b", "fig1c"),
     *("fig6", "fig7", "fig2", "fig3", "fig5a", "fig8"),
@@ -38,9 +38,9 @@ class Experiment:
       log: runs are added to `results/PRESET/LOG.jsonl`; experiments that share runs share a log.
       draw: draws the figure of a preset from results.
       runs: returns the runs of a preset.
-      claims: returns the rows of the preset's table.
-      then: returns the runs that follow from a choice that the results of others make; if the last argument
-        is true, also a guess at those whose choice cannot be made yet.
+      claims: returns the claims of a preset.
+      then: returns runs that depend on the results of others, as those at a chosen rate do. If its last
+        argument is true, it guesses those that cannot be known yet.
       presets: the presets that have it.
     """
 
@@ -53,13 +53,13 @@ class Experiment:
     presets: tuple[str, ...] = PRESETS
 
     def known(self, results: Results, guess: bool = False) -> list[Run]:
-        """All runs that can be told now, for the preset of the results."""
+        """Returns all runs that are known by now, for the preset of the results."""
         return [*self.runs(results.preset), *self.then(results.preset, results, guess)]
 
 
 @cache
 def experiments() -> dict[str, Experiment]:
-    """All experiments by name, in the order of `all`."""
+    """Returns all experiments by name, in the order of `all`."""
     modules = [info.name for info in iter_modules([str(Path(__file__).parent)]) if info.name != "__main__"]
     values = [value for name in modules for value in vars(import_module(f"experiments.{name}")).values()]
     found = {value.name: value for value in values if isinstance(value, Experiment)}
@@ -67,10 +67,10 @@ def experiments() -> dict[str, Experiment]:
 
 
 def experiment(name: str) -> Experiment:
-    """The experiment of a name."""
+    """Returns the experiment with a name."""
     return experiments()[name]
 
 
 def names_of(preset: str) -> list[str]:
-    """The names of the experiments that a preset has."""
+    """Returns the names of the experiments that a preset has."""
     return [name for name, found in experiments().items() if preset in found.presets]

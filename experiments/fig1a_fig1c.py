@@ -1,13 +1,12 @@
-"""Figures 1a and 1c: which single layer would you train?
+"""Figures 1a and 1c: the test accuracy if a single layer is trained, by the depth of that layer.
 
-Figure 1a: the test accuracy falls with the depth of the trained layer. The network has ten layers of 784
-units and one of 10 (no batch-norm, Glorot uniform). It sees 100 training images, with SGD at 10 on the whole
-batch and ten seeds. `laptop` takes its images from MNIST-5k and tests on its other 4,900, `paper` from MNIST.
+Figure 1a: test accuracy falls with depth. The network has ten layers of 784 units and one of 10 (no
+batch-norm, Glorot uniform). It trains on 100 images by SGD at a rate of 10, with the whole batch and ten
+seeds. `laptop` takes these images from MNIST-5k and tests on its other 4,900; `paper` takes them from MNIST.
 
-Figure 1c: with other layers' gates frozen for each image, last layers generalise better than first ones. Each
-ReLU except the trained layer's own lets pass, for every training and test image, what it let pass at
-initialisation: so the trained layer cannot improve its feedback. Behind the last hidden layer there is no
-such ReLU; there both figures meet.
+Figure 1c: last layers generalise better than first ones if the gates of the other layers are frozen. For each
+image, every ReLU except the trained layer's own lets pass what it let pass at initialisation, so training
+cannot improve the layer's feedback. No such ReLU follows the last hidden layer: there both figures meet.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Finding, slope
-from experiments.curves import panels
+from experiments.curves import panel
 from experiments.experiment import Experiment
 from experiments.results import Results
 from experiments.toy import DATA, HIDDEN, PRESETS, SEEDS, UNTIL_LOSS, OneLayer
@@ -30,12 +29,10 @@ PAPER = {
 
 
 def by_layer(preset: str, frozen: bool) -> list[list[OneLayer]]:
-    """The runs of every seed by trained layer. Those of the last layer are the same in both figures."""
+    """Returns the runs of every seed by trained layer; both figures share those of the last layer."""
+    data, until_loss = DATA[preset], UNTIL_LOSS[preset]
     return [
-        [
-            OneLayer(DATA[preset], layer, seed, frozen and layer < HIDDEN - 1, UNTIL_LOSS[preset])
-            for seed in SEEDS
-        ]
+        [OneLayer(data, layer, seed, frozen and layer < HIDDEN - 1, until_loss) for seed in SEEDS]
         for layer in range(HIDDEN)
     ]
 
@@ -46,7 +43,7 @@ def runs(frozen: bool, preset: str) -> list[OneLayer]:
 
 def draw(frozen: bool, preset: str, results: Results) -> Figure:
     found = np.array([results.accuracies(runs) for runs in by_layer(preset, frozen)])
-    figure, ((axis,),) = panels(1, 1, size=(4.5, 3.2))
+    figure, axis = panel()
     layers = range(HIDDEN)
     axis.errorbar(layers, found.mean(axis=1), found.std(axis=1, ddof=1), marker="o", label="here")
     axis.plot(layers, PAPER[frozen], "k--", lw=1, label="paper")
@@ -56,21 +53,21 @@ def draw(frozen: bool, preset: str, results: Results) -> Figure:
 
 
 def falls(preset: str, results: Results) -> Finding:
-    """The first layer against the last, and the trend from the second on (where the paper's begins)."""
+    """Compares the first layer with the last, and fits a line from the second on, as in the paper."""
     found = results.paired(by_layer(preset, frozen=False))
     trend = -slope(found[1:], range(1, HIDDEN))
     return Finding(_listed(found), {"first − last": found[0] - found[-1], "fall per layer": trend})
 
 
 def rises(preset: str, results: Results) -> Finding:
-    """The last layer against the first, and the trend from the third on (where the paper's begins)."""
+    """Compares the last layer with the first, and fits a line from the third on, as in the paper."""
     found = results.paired(by_layer(preset, frozen=True))
     trend = slope(found[2:], range(2, HIDDEN))
     return Finding(_listed(found), {"last − first": found[-1] - found[0], "rise per layer": trend})
 
 
 def near(frozen: bool, preset: str, results: Results) -> Finding:
-    """Every layer on average within .03 of the paper; the layer that is farthest away decides."""
+    """Compares the layer whose mean is farthest from the paper's with a tolerance of .03."""
     apart = results.paired(by_layer(preset, frozen)) - np.array(PAPER[frozen])[:, None]
     means = apart.mean(axis=1)
     worst = np.argmax(np.abs(means))

@@ -1,8 +1,8 @@
-"""Figure 1b: while the first layer alone is trained, its feedback becomes more correlated with the classes.
+"""Figure 1b: while only the first layer trains, its feedback becomes more correlated with the classes.
 
-SGD at 1 for 500 epochs (one step each); the Silhouette coefficient, by class and with the cosine metric, of
-the gradient of the loss with respect to the first layer's output. The paper takes 5,000 test images after
-every epoch, and so does `paper`; `laptop` takes 1,000 after every tenth.
+SGD at a rate of 1 takes 500 epochs of one step. The figure shows the Silhouette coefficient (by class, cosine
+metric) of the gradient of the loss with respect to the first layer's output. The paper and preset `paper`
+measure it on 5,000 test images after every epoch, `laptop` on 1,000 images after every tenth.
 """
 
 from dataclasses import asdict, dataclass
@@ -17,18 +17,18 @@ from sklearn.metrics import silhouette_score
 
 from experiments import toy
 from experiments.claims import Claim, Finding
-from experiments.curves import panels
+from experiments.curves import panel
 from experiments.experiment import Experiment
 from experiments.results import Results, spread
 from experiments.runs import rounded
 
-# Epochs between two looks, and test images.
-LOOKS = {"laptop": (10, 1000), "paper": (1, 5000)}
+# Epochs between two measurements, and test images.
+MEASUREMENTS = {"laptop": (10, 1000), "paper": (1, 5000)}
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """The first layer is trained; its feedback on test images is looked at."""
+    """A run that trains the first layer and measures its feedback on test images."""
 
     data: str
     seed: int
@@ -70,7 +70,7 @@ class Feedback:
 
 @jax.jit
 def feedback(behind: list[jax.Array], outputs: jax.Array, labels: jax.Array) -> jax.Array:
-    """The gradient of each image's loss with respect to the layer's output (after its ReLU)."""
+    """Returns the gradient of each image's loss with respect to the layer's output after its ReLU."""
 
     def loss(after_relu: jax.Array) -> jax.Array:
         log_softmax = jax.nn.log_softmax(toy.logits(behind[1:], after_relu @ behind[0]))
@@ -87,13 +87,13 @@ def steps(problem: toy.Problem, gradients: jax.Array, rho: float, number: int) -
 
 
 def runs(preset: str) -> list[Feedback]:
-    return [Feedback(toy.DATA[preset], seed, *LOOKS[preset]) for seed in toy.SEEDS]
+    return [Feedback(toy.DATA[preset], seed, *MEASUREMENTS[preset]) for seed in toy.SEEDS]
 
 
 def draw(preset: str, results: Results) -> Figure:
     found = np.array([results.of(run)["silhouette"] for run in runs(preset)])
-    figure, ((axis,),) = panels(1, 1, size=(4.5, 3.2))
-    epochs = np.arange(found.shape[1]) * LOOKS[preset][0]
+    figure, axis = panel()
+    epochs = np.arange(found.shape[1]) * MEASUREMENTS[preset][0]
     axis.plot(epochs, found.mean(axis=0))
     axis.fill_between(epochs, found.min(axis=0), found.max(axis=0), alpha=0.2)
     axis.set(xlabel="epoch", ylabel="Silhouette coefficient", ylim=(0, None))
@@ -108,17 +108,9 @@ def climbs(preset: str, results: Results) -> Finding:
     return Finding(f"from {spread(first)} to {spread(last)}", {"climb": last - first})
 
 
-FIG1B = Experiment(
-    "fig1b",
-    log="fig1b",
-    runs=runs,
-    draw=draw,
-    claims=lambda preset: [
-        Claim(
-            "Training the first layer alone improves its feedback (Silhouette)",
-            "from about .05 to about .3",
-            partial(climbs, preset),
-        )
-    ],
-    presets=toy.PRESETS,
-)
+def claims(preset: str) -> list[Claim]:
+    text = "Training the first layer alone improves its feedback (Silhouette)"
+    return [Claim(text, "from about .05 to about .3", partial(climbs, preset))]
+
+
+FIG1B = Experiment("fig1b", log="fig1b", runs=runs, draw=draw, claims=claims, presets=toy.PRESETS)

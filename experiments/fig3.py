@@ -1,54 +1,44 @@
-"""Figure 3: layer-wise angle deviation curves at alpha = 0, with Layca (above) and SGD alone (below).
+"""Figure 3: layer rotation at alpha = 0, with Layca (above) and with SGD alone (below).
 
-Layca turns most layers far and together; SGD turns them less and each by another amount.
+Layca turns most layers far and together. SGD turns them less, and each by a different amount.
 """
 
 from matplotlib.figure import Figure
 
-from experiments.claims import Finding, by_task
-from experiments.curves import rotation_panels, turned
+from experiments.claims import Claim, Finding, by_task
+from experiments.curves import STYLES, compare_rotation, rotation_figure
 from experiments.experiment import Experiment
-from experiments.presets import SECTION5, Part
+from experiments.presets import SECTION5, Setup
 from experiments.results import Results
 from experiments.runs import Training
 
-SIDES = {"Layca": True, "SGD": False}
-
 
 def runs(preset: str) -> list[Training]:
-    return [run for part in SECTION5[preset] for layca in SIDES.values() for run in part.runs(layca=layca)]
+    return [run for setup in SECTION5[preset] for layca in STYLES for run in setup.runs(layca=layca)]
 
 
 def draw(preset: str, results: Results) -> Figure:
     rows = [
-        {f"{part.task}, {side}": part.runs(layca=layca)[0] for part in SECTION5[preset]}
-        for side, layca in SIDES.items()
+        {f"{setup.task}, {label}": setup.runs(layca=layca)[0] for setup in SECTION5[preset]}
+        for layca, (label, _, _) in STYLES.items()
     ]
-    figure, axes = rotation_panels(rows, results)
-    for axis in axes[-1]:
-        axis.set_xlabel("epoch")
-    return figure
+    return rotation_figure(rows, results)
 
 
-def far_and_together(part: Part, results: Results) -> Finding:
-    sides = [part.runs(layca=layca) for layca in SIDES.values()]
-    (far, sgd_far, uneven, sgd_uneven), parts = turned(sides, results)
+def far_and_together(setup: Setup, results: Results) -> Finding:
+    (far, sgd_far, uneven, sgd_uneven), margins = compare_rotation(
+        [setup.runs(layca=layca) for layca in STYLES], results
+    )
     ours = (
         f"mean distance {far:.2f} against {sgd_far:.2f};"
         f" deviation over layers {uneven:.2f} against {sgd_uneven:.2f} of the mean"
     )
-    return Finding(ours, parts)
+    return Finding(ours, margins)
 
 
-FIG3 = Experiment(
-    "fig3",
-    log="fig2",
-    runs=runs,
-    draw=draw,
-    claims=lambda preset: by_task(
-        SECTION5[preset],
-        "Layca turns layers further than SGD, and together",
-        "curves only",
-        far_and_together,
-    ),
-)
+def claims(preset: str) -> list[Claim]:
+    text = "Layca turns layers further than SGD, and together"
+    return by_task(SECTION5[preset], (text, "curves only", far_and_together))
+
+
+FIG3 = Experiment("fig3", log="fig2", runs=runs, draw=draw, claims=claims)

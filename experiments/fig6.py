@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.curves import panels, shades
+from experiments.curves import panel, shades
 from experiments.experiment import Experiment
 from experiments.presets import ALPHAS
 from experiments.results import Results
@@ -14,7 +14,7 @@ LAYERS = 25
 
 
 def draw(preset: str, results: Results) -> Figure:
-    figure, ((axis,),) = panels(1, 1, size=(4.5, 3.2))
+    figure, axis = panel()
     sizes = sorted({abs(alpha) for alpha in ALPHAS})
     for size, shade in zip(sizes, shades(len(sizes)), strict=True):
         for alpha in {size, -size}:

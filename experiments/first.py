@@ -1,9 +1,9 @@
-"""The most telling runs of a preset in the order of their worth, for a GPU that is there for half an hour.
+"""Does the most telling runs of a preset first, for a GPU that is available for half an hour.
 
     python -m experiments.first --preset paper --data-dir DIR
 
-does those that the logs lack. SIGTERM ends it after the epoch with the state saved; the same command goes on.
-Runs that belong to an experiment are logged in its log, all others in `first.jsonl`.
+does the runs that are not logged. SIGTERM ends it after the current epoch with the state saved; the same
+command continues. Runs that belong to an experiment are logged in its log, all others in `first.jsonl`.
 """
 
 import sys
@@ -18,7 +18,7 @@ from experiments.fig5b import WEIGHT_DECAY
 from experiments.log import RESULTS, Log, key
 from experiments.presets import SECTION5, SECTION6
 from experiments.results import Results
-from experiments.runs import Run, training
+from experiments.runs import Run, distinct, training
 from experiments.work import finish
 from training.config import UsageError
 from training.errors import exit_code
@@ -29,9 +29,9 @@ SMALL_FIRST = ("tuned", "fig7", "fig2", "fig4")
 
 
 def runs(preset: str) -> list[Run]:
-    """Layca against SGD without a choice of layers, with one, with L2, and against Adam.
+    """Returns Layca against SGD at one rate, at other rates, by alpha, with L2, and against Adam.
 
-    In `small` first against all that is tuned, seed by seed.
+    In `small`, a comparison with all tuned methods comes first.
     """
     if preset == "small":
         return [run for name in SMALL_FIRST for run in experiment(name).runs(preset)]
@@ -52,30 +52,29 @@ def runs(preset: str) -> list[Run]:
     decays = [training(task=second, layca=False, weight_decay=decay) for decay in (WEIGHT_DECAY[second], 0.0)]
     adam = [training(task=second, optimizer="adam", **side) for side in reversed(both)]
     wanted = [*middle, *rates, *alphas, *decays, training(task=second), *adam]
-    return list({key(run.numbers()): run for run in wanted}.values())
+    return list(distinct(wanted).values())
 
 
 def log_of(preset: str) -> dict[str, str]:
-    """The name of the log of every run that belongs to an experiment."""
+    """Returns, by `key`, the name of the log of every run that belongs to an experiment."""
     logs: dict[str, str] = {}
     for found in map(experiment, names_of(preset)):
-        for run in found.runs(preset):
-            logs.setdefault(key(run.numbers()), found.log)
+        logs = dict.fromkeys(distinct(found.runs(preset)), found.log) | logs
     return logs
 
 
 @dataclass(frozen=True)
 class Flags:
-    """Do the most telling runs of a preset that its logs lack."""
+    """Do the most telling runs of a preset that are not logged."""
 
     preset: Literal["laptop", "small", "paper"] = "paper"
-    """As for `python -m experiments`."""
+    """As in `python -m experiments`."""
     data_dir: str | None = None
     """Folder of datasets that are not embedded."""
     results: Path = RESULTS
     """Folder of the presets' logs."""
     share: tuple[int, int] = (0, 1)
-    """Which part of how many: 0 2 does every other run and leaves the rest to another process, 1 2."""
+    """PART PARTS: `0 2` does every other run, and `1 2` in another process does the rest."""
     debug: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show the traceback of an error."""
 
@@ -92,7 +91,7 @@ def answer(flags: Flags) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns the exit code, as `train.main` does."""
+    """Runs the command line and returns the exit code, as `train.main` does."""
     program = "python -m experiments.first"
     return exit_code(program, lambda: answer(tyro.cli(Flags, args=arguments, prog=program)), arguments)
 

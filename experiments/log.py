@@ -1,4 +1,4 @@
-"""The logs of finished runs: a file of JSON lines per experiment, to which lines are only ever added."""
+"""Reads and appends to the logs of finished runs: one file of JSON lines per experiment."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from filelock import FileLock
 from data.writing import FileError, reraise_os_errors
 
 RESULTS = Path(__file__).parent / "results"
-# Fields that many lines have, with the types of their values.
+# The types of the fields that most lines have.
 _FIELDS = {
     "config": dict,
     "curves": dict,
@@ -24,39 +24,39 @@ _FIELDS = {
 
 
 def key(numbers: Mapping[str, Any]) -> str:
-    """What makes two runs the same run, from everything that decides what they compute."""
+    """Returns the name of a run: everything that decides its result, as JSON."""
     return json.dumps(dict(numbers), sort_keys=True)
 
 
 class Line(dict[str, Any]):
-    """A line of a log, or an object in one. Whoever reads a field that it lacks gets a `FileError`."""
+    """A line of a log, or an object in it, that raises `FileError` if a field is missing."""
 
     def __init__(self, fields: Mapping[str, Any], place: str) -> None:
         super().__init__(fields)
         self._place = place
 
     def __missing__(self, field: str) -> Any:
-        raise FileError(f"{self._place} has no field {field!r}; without that line its run is done again")
+        raise FileError(f"{self._place} has no field {field!r}; delete that line to repeat its run")
 
 
-def _name(line: Line) -> str:
-    return key(line["config"])
+def _config(line: Line) -> Mapping[str, Any]:
+    return line["config"]
 
 
 @cache
 def _report(message: str) -> None:
-    """Prints a message once, however often a log is read."""
+    """Prints a message once, even if a log is read several times."""
     print(message, file=sys.stderr)
 
 
 class Log:
-    """`results/PRESET/NAME.jsonl`: one finished run per line; its `config` names it."""
+    """The finished runs of `results/PRESET/NAME.jsonl`, one per line, each named by its `config`."""
 
     def __init__(self, preset: str, name: str, results: Path = RESULTS) -> None:
         self.path = results / preset / f"{name}.jsonl"
 
-    def read(self, name_of: Callable[[Line], str] = _name) -> dict[str, Line]:
-        """All finished runs by the `key` of their configuration. Damaged lines are reported and skipped."""
+    def read(self, config_of: Callable[[Line], Mapping[str, Any]] = _config) -> dict[str, Line]:
+        """Returns the finished runs by the `key` of their `config`; reports and skips damaged lines."""
         runs: dict[str, Line] = {}
         if not self.path.exists():
             return runs
@@ -66,18 +66,18 @@ class Log:
                 line = json.loads(text, object_hook=lambda fields, place=place: Line(fields, place))
                 for field in _FIELDS.keys() & line.keys():
                     if not isinstance(line[field], _FIELDS[field]):
-                        raise ValueError(f"{field} is of another type")
-                runs[name_of(line)] = line
+                        raise ValueError(f"{field} has the wrong type")
+                runs[key(config_of(line))] = line
             except (ValueError, TypeError, AttributeError, FileError, RecursionError) as error:
                 _report(f"{place} is damaged and was skipped: {error}")
         return runs
 
     def append(self, run: Mapping[str, Any]) -> None:
-        """Adds one line, whole, however many processes add at once."""
+        """Appends one whole line, even if several processes append at the same time."""
         with reraise_os_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self.path.with_name(f".{self.path.stem}.lock")), self.path.open("ab+") as file:
-                # A line that somebody was killed in must not swallow this one.
+                # If a process was killed while it wrote a line, do not append to that line.
                 end = file.seek(0, os.SEEK_END)
                 if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
                     file.write(b"\n")

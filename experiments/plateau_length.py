@@ -1,7 +1,7 @@
-"""A.2.3: waiting longer before the learning rate drops generalises better.
+"""A.2.3: networks generalise better if the learning rate drops later.
 
-No figure in the paper. The learning rate stays for a number of epochs, and then drops twice with a fixed
-number of epochs after each, so only the wait differs.
+The paper has no figure of this. The learning rate drops twice, with the same number of epochs after each
+drop, so runs differ only in the epochs before the first one.
 """
 
 from dataclasses import dataclass, replace
@@ -14,9 +14,8 @@ from matplotlib.figure import Figure
 
 import train
 from experiments.claims import Claim, Finding, slope
-from experiments.curves import draw_means, panels
+from experiments.curves import STYLES, draw_means, panel
 from experiments.experiment import Experiment
-from experiments.fig2 import STYLES
 from experiments.presets import SECTION5
 from experiments.results import Results
 from experiments.runs import Training
@@ -30,20 +29,20 @@ FACTOR = 0.2
 
 @dataclass(frozen=True)
 class Waiting(Training):
-    """A run whose learning rate drops after `wait` epochs and after `after` more."""
+    """A run whose learning rate drops after `wait` epochs and again after `after` more."""
 
     wait: int
     after: int
     PROGRAM = "plateau-length"
 
     def optimizer(self) -> Any:
-        steps = train.TASKS[self.config.task].num_training_images(self.config.validation)
-        return _dropping(self.wait, self.after, steps // self.config.batch_size)
+        images = train.TASKS[self.config.task].num_training_images(self.config.validation)
+        return _dropping(self.wait, self.after, images // self.config.batch_size)
 
 
 @cache
 def _dropping(wait: int, after: int, steps_per_epoch: int) -> Any:
-    """`make_optimizer` with another schedule; the same function for the same hparams."""
+    """Returns `make_optimizer` with this schedule; the same function for the same arguments."""
     mine = drop_schedule([wait * steps_per_epoch, (wait + after) * steps_per_epoch], FACTOR)
 
     def make(
@@ -55,20 +54,24 @@ def _dropping(wait: int, after: int, steps_per_epoch: int) -> Any:
     return make
 
 
-def waiting(preset: str, wait: int, layca: bool) -> list[Training]:
+def waiting(preset: str, layca: bool) -> dict[int, list[Waiting]]:
+    """Returns the runs of every seed by the epochs before the first drop."""
     after, runs = AFTER[preset], SECTION5[preset][0].runs(layca=layca)
-    return [Waiting(replace(run.config, epochs=wait + 2 * after), wait, after) for run in runs]
+    return {
+        wait: [Waiting(replace(run.config, epochs=wait + 2 * after), wait, after) for run in runs]
+        for wait in WAITS[preset]
+    }
 
 
-def runs(preset: str) -> list[Training]:
-    return [run for layca in STYLES for wait in WAITS[preset] for run in waiting(preset, wait, layca)]
+def runs(preset: str) -> list[Waiting]:
+    return [run for layca in STYLES for seeds in waiting(preset, layca).values() for run in seeds]
 
 
 def draw(preset: str, results: Results) -> Figure:
-    figure, ((axis,),) = panels(1, 1, size=(4.5, 3.2))
+    figure, axis = panel()
     for layca, (label, color, marker) in STYLES.items():
-        table = [waiting(preset, wait, layca) for wait in WAITS[preset]]
-        draw_means(axis, WAITS[preset], table, results, color=color, marker=marker, label=label)
+        table = waiting(preset, layca)
+        draw_means(axis, [*table], table.values(), results, color=color, marker=marker, label=label)
     axis.set(xlabel="epochs before the learning rate drops", ylabel="test accuracy", xscale="log")
     axis.set_xticks(WAITS[preset], labels=[str(wait) for wait in WAITS[preset]])
     axis.minorticks_off()
@@ -77,21 +80,18 @@ def draw(preset: str, results: Results) -> Figure:
 
 
 def longer_is_better(preset: str, layca: bool, results: Results) -> Finding:
-    """The longest wait against the shortest, and the trend per doubling."""
+    """Compares the longest wait with the shortest, and fits a line over the doublings."""
     waits = WAITS[preset]
-    found = results.paired([waiting(preset, wait, layca) for wait in waits])
+    found = results.paired([*waiting(preset, layca).values()])
     means = ", ".join(f"{mean:.3f}" for mean in found.mean(axis=1))
     ours = f"{means} after {', '.join(map(str, waits))} epochs"
     return Finding(ours, {"ends": found[-1] - found[0], "rise per doubling": slope(found, np.log2(waits))})
 
 
 def claims(preset: str) -> list[Claim]:
+    text, paper = "Longer plateaus generalise better", '"systematically"'
     return [
-        Claim(
-            f"Longer plateaus generalise better: {label}",
-            '"systematically"',
-            partial(longer_is_better, preset, layca),
-        )
+        Claim(f"{text}: {label}", paper, partial(longer_is_better, preset, layca))
         for layca, (label, _, _) in STYLES.items()
     ]
 

@@ -1,8 +1,8 @@
-"""Which tasks, seeds, epochs and alphas stand for the paper's in each preset.
+"""Defines the tasks, seeds and alphas that each preset uses in Sections 5 and 6 of the paper.
 
-`laptop` has narrow networks on MNIST-5k and takes under three hours on two cores, `small` has narrow networks
-on CIFAR-10 at 16 x 16 pixels and takes under sixteen hours of one core. Both have five seeds of everything
-that a verdict depends on, and fewer alphas than the paper where runs take minutes.
+`laptop` has narrow networks on MNIST-5k and takes less than three hours on two cores. `small` has narrow
+networks on CIFAR-10 at 16 x 16 pixels and takes less than sixteen hours of one core. Both have five seeds for
+every verdict, and fewer alphas than the paper for tasks whose runs take minutes.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from experiments.runs import Training, training
 
 PRESETS = ("laptop", "small", "paper")
 ALPHAS = (-0.8, -0.6, -0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
-# Without memory and with momentum: non-adaptive; then the adaptive ones.
+# Non-adaptive optimizers first, then adaptive ones.
 OPTIMIZERS = ("sgd", "sgd_amom", "rmsprop", "adagrad", "adam")
 NAMES = {
     "sgd": "SGD",
@@ -23,12 +23,12 @@ NAMES = {
 }
 
 
-class Part(NamedTuple):
-    """A task's part in an experiment.
+class Setup(NamedTuple):
+    """A task with the seeds and alphas of its runs.
 
     Attributes:
       task: a key of `train.TASKS`.
-      seeds: of all runs.
+      seeds: one run each.
       alphas: those of Figure 2.
     """
 
@@ -37,24 +37,24 @@ class Part(NamedTuple):
     alphas: tuple[float, ...] = ALPHAS
 
     def runs(self, *, alpha: float = 0.0, **flags: object) -> list[Training]:
-        """One run per seed."""
+        """Returns one run per seed."""
         return [training(task=self.task, seed=seed, alpha=alpha, **flags) for seed in self.seeds]
 
 
 _FIVE = (0, 1, 2, 3, 4)
 _FEW = (-0.4, -0.2, 0.0, 0.2, 0.4)
-SECTION5: dict[str, Sequence[Part]] = {
-    "laptop": (Part("mnist5k-mlp", _FIVE), Part("mnist5k-vgg", _FIVE, alphas=_FEW)),
+SECTION5: dict[str, Sequence[Setup]] = {
+    "laptop": (Setup("mnist5k-mlp", _FIVE), Setup("mnist5k-vgg", _FIVE, alphas=_FEW)),
     "small": (
-        Part("cifar16-vgg10", _FIVE, alphas=(-0.6, -0.4, -0.2, -0.1, 0.0, 0.1, 0.2, 0.4, 0.6)),
-        # Stays under 98 % training accuracy, so that other alphas would not be drawn.
-        Part("cifar16-vgg25", _FIVE, alphas=(0.0,)),
-        Part("cifar16-resnet20", _FIVE, alphas=_FEW),
+        Setup("cifar16-vgg10", _FIVE, alphas=(-0.6, -0.4, -0.2, -0.1, 0.0, 0.1, 0.2, 0.4, 0.6)),
+        # Its training accuracy stays under 98 %, so Figure 2 would not show other alphas.
+        Setup("cifar16-vgg25", _FIVE, alphas=(0.0,)),
+        Setup("cifar16-resnet20", _FIVE, alphas=_FEW),
     ),
-    "paper": (Part("c10-cnn1"), Part("c100-resnet"), Part("tiny-cnn")),
+    "paper": (Setup("c10-cnn1"), Setup("c100-resnet"), Setup("tiny-cnn")),
 }
-SECTION6: dict[str, Sequence[Part]] = {
-    "laptop": (Part("mnist5k-mlp", _FIVE), Part("mnist5k-vgg", _FIVE)),
-    "small": (Part("cifar16-wilson", _FIVE),),
-    "paper": (Part("c10-cnn2"),),
+SECTION6: dict[str, Sequence[Setup]] = {
+    "laptop": (Setup("mnist5k-mlp", _FIVE), Setup("mnist5k-vgg", _FIVE)),
+    "small": (Setup("cifar16-wilson", _FIVE),),
+    "paper": (Setup("c10-cnn2"),),
 }

@@ -1,12 +1,13 @@
-"""Layca's best learning rate by number of steps and batch size, for SGD, momentum, Adam and Muon as bases.
+"""Measures Layca's best learning rate by number of steps and batch size, on SGD, momentum, Adam and Muon.
 
-No figure in the paper, which has 3^-3 and 3^-5 for all lengths. Written down before the runs:
+The paper has no figure of this; it uses 3^-3 and 3^-5 for all lengths. Written down before the runs:
 
-- Target: the rate with the best test accuracy, or loss on held-out text, on average over two seeds; between
-  powers of 3 by the parabola through the best and its neighbours. No accuracy is reported from these runs, so
-  test images may choose.
-- Rule: for each base and network the line through the powers of 3 against log3 of the number of steps. A
-  slope of -1/2 means that angle per step times the root of steps is constant, 0 that the angle is.
+- Target: the rate with the best test accuracy, or the lowest loss on held-out text, averaged over two seeds;
+  between powers of 3 by the parabola through the best and its neighbours. Test images may choose, because no
+  accuracy is reported from these runs.
+- Rule: for each base and network, the line through the powers of 3 against log3 of the number of steps. If
+  its slope is -1/2, the angle per step times the root of the number of steps is constant; if it is 0, the
+  angle is.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.curves import panels
+from experiments.curves import titled_panels
 from experiments.experiment import Experiment
 from experiments.results import Results
 from experiments.runs import Run
@@ -28,7 +29,7 @@ TEXT_STEPS = (100, 400, 1600, 6400)
 
 
 class Length(NamedTuple):
-    """One length of runs on a task, and their batch size."""
+    """The length of runs on a task, and their batch size."""
 
     epochs: int
     batch_size: int
@@ -44,9 +45,9 @@ TASKS = {"laptop": ("mnist5k-mlp",), "small": ("cifar16-vgg10",)}
 
 
 def grid(task: str, base: str, length: Length) -> list[list[Variant]]:
-    """By power, the runs of all seeds."""
-    flags = {"epochs": length.epochs, "batch_size": length.batch_size}
+    """Returns the runs of all seeds by power."""
     seeds = SEEDS if task == "mnist5k-mlp" else SEEDS[:1]
+    flags = length._asdict()
     return [[variant(task, base, power, seed, **flags) for seed in seeds] for power in POWERS]
 
 
@@ -55,20 +56,17 @@ def on_text(base: str, steps: int) -> Language:
 
 
 def runs(preset: str) -> list[Run]:
-    """Short runs first."""
-    wanted = [
-        (task, base, length)
-        for task in TASKS[preset]
-        for length in sorted((*LENGTHS[task], *BATCHES.get(task, ())))
-        for base in BASES
-    ]
-    found: list[Run] = [run for point in wanted for runs in grid(*point) for run in runs]
+    """Returns short runs first."""
     texts = [on_text(base, steps) for steps in TEXT_STEPS for base in BASES] if preset == "laptop" else []
-    return [*texts, *found]
+    found: list[Run] = [*texts]
+    for task in TASKS[preset]:
+        for length in sorted((*LENGTHS[task], *BATCHES.get(task, ()))):
+            found += [run for base in BASES for runs in grid(task, base, length) for run in runs]
+    return found
 
 
 def peak(scores: Sequence[float] | np.ndarray) -> float:
-    """The power at which a parabola through the best score and its neighbours is highest; NaN at an end."""
+    """Returns the power where a parabola through the best score and its neighbours peaks; NaN at an end."""
     i = int(np.argmax(scores))
     if i in (0, len(scores) - 1):
         return np.nan
@@ -87,12 +85,12 @@ def best_on_text(base: str, steps: int, results: Results) -> float:
 
 
 def steps_of(task: str, length: Length) -> int:
-    """The number of steps of a run."""
+    """Returns the number of steps of a run."""
     return grid(task, BASES[0], length)[0][0].steps()
 
 
 def points(preset: str, results: Results) -> dict[str, dict[str, tuple[list[int], list[float]]]]:
-    """By network and base, the numbers of steps and the best powers."""
+    """Returns, by network and base, the numbers of steps and the best powers."""
     found: dict[str, Any] = {}
     for task in TASKS[preset]:
         steps = [steps_of(task, length) for length in LENGTHS[task]]
@@ -110,25 +108,22 @@ def points(preset: str, results: Results) -> dict[str, dict[str, tuple[list[int]
 
 def draw(preset: str, results: Results) -> Figure:
     found = points(preset, results)
-    figure, axes = panels(1, len(found))
-    for axis, (network, by_base) in zip(axes[0], found.items(), strict=True):
-        for base, (steps, powers) in by_base.items():
-            (line,) = axis.plot(steps, powers, "o", label=base)
+    figure, axes = titled_panels(found, "best rate, power of 3", xscale="log", xlabel="steps")
+    for axis, (network, by_base) in zip(axes, found.items(), strict=True):
+        for i, (base, (steps, powers)) in enumerate(by_base.items()):
+            color = f"C{i}"
+            (dots,) = axis.plot(steps, powers, "o", color=color, label=base)
             inside = np.isfinite(powers)
             if inside.sum() > 1:
                 logs = np.log(steps) / np.log(3)
                 slope, start = np.polyfit(logs[inside], np.array(powers)[inside], 1)
-                axis.plot(steps, slope * logs + start, color=line.get_color(), lw=1)
-                line.set_label(f"{base}, slope {slope:.2f}")
-        for task_length in BATCHES.get(network, ()):
-            for i, base in enumerate(BASES):
-                power = best_on_task(network, base, task_length, results)
-                axis.plot(steps_of(network, task_length), power, "x", color=f"C{i}")
-                place = steps_of(network, task_length), power
-                axis.annotate(f"batch {task_length.batch_size}", place, fontsize="x-small")
-        axis.set(title=network, xscale="log", xlabel="steps")
+                axis.plot(steps, slope * logs + start, color=color, lw=1)
+                dots.set_label(f"{base}, slope {slope:.2f}")
+            for length in BATCHES.get(network, ()):
+                place = steps_of(network, length), best_on_task(network, base, length, results)
+                axis.plot(*place, "x", color=color)
+                axis.annotate(f"batch {length.batch_size}", place, fontsize="x-small")
         axis.legend(fontsize="small")
-    axes[0, 0].set_ylabel("best rate, power of 3")
     return figure
 
 

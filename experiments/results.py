@@ -1,8 +1,8 @@
-"""What has been found so far: the logs of a preset together, read by figures and tables."""
+"""Reads all logs of a preset, for figures and claims."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -10,9 +10,9 @@ from experiments.log import RESULTS, Line, Log, key
 from experiments.runs import Run
 from training.config import UsageError
 
-# A table of the README, whose runs no figure shows.
-TABLE = "pairs"
-# Reads a number off a logged line; `None` or NaN if it has none, as that of a run that was lost.
+# The log of `readme.py`, of which no figure of a preset is drawn. It repeats runs of other logs.
+README_LOG = "pairs"
+# Reads a number from a logged line; `None` or NaN if the line has none, as after a run that diverged.
 Measure = Callable[[Mapping[str, Any]], float | None]
 
 
@@ -20,12 +20,12 @@ class MissingRunError(UsageError):
     """A figure or table needs a run that no log has."""
 
 
-class LostRunsError(Exception):
-    """What a table needs is logged, but no seed of it has finished, finite runs that can be compared."""
+class NoFiniteSeedError(Exception):
+    """The runs of a claim are logged, but no seed has finite values in all of them."""
 
 
 class Results(dict[str, Line]):
-    """All finished runs of a preset by `key`, in whichever log they stand."""
+    """All finished runs of a preset by their `key`, from all of its logs."""
 
     def __init__(self, preset: str, folder: Path = RESULTS) -> None:
         self.preset, self.folder = preset, folder
@@ -34,19 +34,19 @@ class Results(dict[str, Line]):
     def _read(self) -> dict[str, Line]:
         runs: dict[str, Line] = {}
         for path in sorted((self.folder / self.preset).glob("*.jsonl")):
-            if path.stem != TABLE:
+            if path.stem != README_LOG:
                 runs |= Log(self.preset, path.stem, self.folder).read()
         return runs
 
-    def again(self) -> "Results":
-        """Reads the logs once more: other commands may have added to them."""
+    def again(self) -> Self:
+        """Reads the logs again, to which other processes may have added runs."""
         return type(self)(self.preset, self.folder)
 
-    def of(self, run: Run) -> dict[str, Any]:
-        """The logged line of a run.
+    def of(self, run: Run) -> Line:
+        """Returns the logged line of a run.
 
         Raises:
-          MissingRunError: it is not there.
+          MissingRunError: no log has the run.
         """
         name = key(run.numbers())
         if name not in self:
@@ -56,32 +56,31 @@ class Results(dict[str, Line]):
     def has(self, run: Run) -> bool:
         return key(run.numbers()) in self
 
-    def paired(self, sides: Sequence[Sequence[Run]], measure: Measure | None = None) -> np.ndarray:
-        """A measure of runs, test accuracy if no other, of shape `(sides, seeds)`.
+    def lines(self, sides: Sequence[Sequence[Run]]) -> list[list[Line]]:
+        """Returns, per seed that is logged on all sides, the lines of the sides.
 
         Args:
-          sides: of each side one run per seed, in the same order.
-          measure: what is read off a line.
-
-        Returns:
-          The seeds of which all sides are logged and have a finite value.
+          sides: per side, one run per seed in the same order.
 
         Raises:
-          MissingRunError: there is no seed of which all sides are logged.
-          LostRunsError: there is none with finite values.
+          MissingRunError: no seed is logged on all sides.
+        """
+        seeds = [seed for seed in zip(*sides, strict=True) if all(map(self.has, seed))]
+        # If there is none, `of` raises an error that names the first missing run.
+        return [[self.of(run) for run in seed] for seed in seeds or [[side[0] for side in sides]]]
+
+    def paired(self, sides: Sequence[Sequence[Run]], measure: Measure | None = None) -> np.ndarray:
+        """Measures the runs of all sides, by default their test accuracy; shape `(sides, seeds)`.
+
+        Only seeds are returned that are logged and have a finite value on all sides. Raises the errors of
+        `lines` and `finite_seeds`.
         """
         read = measure or (lambda line: line.get("test_accuracy"))
         values = np.array([[read(line) for line in seed] for seed in self.lines(sides)], float)
-        return without_lost(values).T
-
-    def lines(self, sides: Sequence[Sequence[Run]]) -> list[list[dict[str, Any]]]:
-        """By seed, the lines of all sides; as in `paired`, whatever their values."""
-        seeds = [seed for seed in zip(*sides, strict=True) if all(map(self.has, seed))]
-        # Without any, the first missing run is named.
-        return [[self.of(run) for run in seed] for seed in seeds or [[side[0] for side in sides]]]
+        return finite_seeds(values).T
 
     def data(self, keys: Iterable[str]) -> str:
-        """What the logged ones of these runs were trained on, by task; nothing of embedded data."""
+        """Names the data of these runs by task; embedded data are left out."""
         found: dict[str, set[str]] = {}
         for name in keys:
             line = self.get(name, {})
@@ -91,24 +90,20 @@ class Results(dict[str, Line]):
         return "; ".join(f"{of}: {' and '.join(sorted(names))}" for of, names in sorted(found.items()))
 
     def accuracies(self, runs: Iterable[Run]) -> list[float]:
-        """Test accuracies; NaN of a run that has none."""
+        """Returns the runs' test accuracies; NaN for a run that diverged."""
         return list(np.array([self.of(run)["test_accuracy"] for run in runs], float))
 
-    def spread(self, runs: Iterable[Run]) -> str:
-        """`spread` of the test accuracies of those that are logged."""
-        return spread(self.accuracies(filter(self.has, runs)))
 
-
-def without_lost(values: np.ndarray) -> np.ndarray:
-    """The seeds, along the first axis, that have finite values only; raises `LostRunsError` if none has."""
+def finite_seeds(values: np.ndarray) -> np.ndarray:
+    """Returns the rows (first axis: seeds) that are finite; raises `NoFiniteSeedError` if none is."""
     kept = values[np.isfinite(values.reshape(len(values), -1)).all(axis=1)]
     if not len(kept):
-        raise LostRunsError
+        raise NoFiniteSeedError
     return kept
 
 
 def spread(values: Iterable[float]) -> str:
-    """Mean and, of several values, standard deviation."""
+    """Formats the mean and, if there are several values, their standard deviation."""
     values = list(values)
     deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
     return f"{np.mean(values):.3f}{deviation}"

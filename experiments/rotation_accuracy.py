@@ -1,8 +1,8 @@
-"""Do networks generalise better, the further all layers turned? Every logged run of a task is a point.
+"""Plots test accuracy against how far layers turned; every logged run of a task is a point.
 
-No figure in the paper; its authors' next one says that networks generalise best whose layers all end near a
-cosine distance of 1. Needs no runs: it reads those of the other experiments that reached 98 % on the training
-images, whatever their optimizer, learning rate, alpha and length. Colours tell the learning rate.
+The paper has no figure of this. Its authors' next paper says that networks generalise best if all layers end
+near a cosine distance of 1. This needs no runs: it reads those of the other experiments that reached 98 %
+training accuracy, whatever their optimizer, learning rate, alpha and length. Colors show the learning rate.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,27 +14,27 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from experiments.claims import Finding, by_task
-from experiments.curves import final_rotation, panels
+from experiments.claims import Claim, Finding, by_task
+from experiments.curves import STYLES, final_rotation, panels
 from experiments.experiment import Experiment
-from experiments.fig2 import STYLES, trained
-from experiments.presets import SECTION5, SECTION6, Part
-from experiments.results import LostRunsError, MissingRunError, Results
+from experiments.fig2 import trained
+from experiments.presets import SECTION5, SECTION6, Setup
+from experiments.results import MissingRunError, NoFiniteSeedError, Results
 
-# What a point's position is read off: the final distances of all layers.
+# How the final distances of all layers become one number.
 SUMMARIES: Mapping[str, Callable[[np.ndarray], float]] = {"mean": np.mean, "smallest": np.min}
 COLORS = ScalarMappable(Normalize(-7, 2), "viridis")
-# A seed with fewer runs has no correlation worth the name.
+# A seed with fewer runs is left out of the correlation.
 ENOUGH_RUNS = 8
 
 
-def parts(preset: str) -> list[Part]:
-    """One per task."""
-    return list({part.task: part for part in (*SECTION5[preset], *SECTION6[preset])}.values())
+def setups(preset: str) -> list[Setup]:
+    """Returns one setup per task."""
+    return list({setup.task: setup for setup in (*SECTION5[preset], *SECTION6[preset])}.values())
 
 
 def lines_of(task: str, results: Results) -> list[Mapping[str, Any]]:
-    """The runs of a task that were trained."""
+    """Returns the lines of a task's runs that reached 98 % training accuracy."""
     logged = [line for line in results.values() if line["config"].get("task") == task]
     if not logged:
         raise MissingRunError(f"no log has a run of {task}")
@@ -42,26 +42,27 @@ def lines_of(task: str, results: Results) -> list[Mapping[str, Any]]:
 
 
 def draw(preset: str, results: Results) -> Figure:
-    names = [part.task for part in parts(preset)]
+    names = [setup.task for setup in setups(preset)]
     figure, axes = panels(len(SUMMARIES), len(names))
     for column, task in zip(axes.T, names, strict=True):
         lines = lines_of(task, results)
-        powers = np.log([line["config"]["learning_rate"] for line in lines]) / np.log(3)
-        layca = np.array([line["config"]["layca"] for line in lines])
         for axis, (name, summary) in zip(column, SUMMARIES.items(), strict=True):
-            distances = np.array([summary(final_rotation(line)) for line in lines])
-            accuracies = np.array([line["test_accuracy"] for line in lines])
-            for side, (label, _, marker) in STYLES.items():
-                chosen = layca == side
-                label = label if side else "without Layca"
-                colors = COLORS.to_rgba(powers[chosen])
+            for layca, (label, _, marker) in STYLES.items():
+                side = [line for line in lines if line["config"]["layca"] == layca]
                 axis.scatter(
-                    distances[chosen], accuracies[chosen], c=colors, marker=marker, s=14, label=label
+                    [summary(final_rotation(line)) for line in side],
+                    [line["test_accuracy"] for line in side],
+                    c=COLORS.to_rgba(np.log([line["config"]["learning_rate"] for line in side]) / np.log(3)),
+                    marker=marker,
+                    s=14,
+                    label=label if layca else "without Layca",
                 )
-            axis.set(title=task, xlabel=f"cosine distance, {name} layer")
+            # Many runs end near 0 and some near 1.
+            axis.set(title=task, xlabel=f"cosine distance, {name} layer", xscale="log")
     for row in axes:
         row[0].set_ylabel("test accuracy")
-    axes[0, 0].legend()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
     figure.colorbar(COLORS, ax=axes, label="learning rate, power of 3")
     if data := results.data(results):
         figure.text(0.99, 0.005, data, ha="right", va="bottom", fontsize="x-small")
@@ -69,7 +70,7 @@ def draw(preset: str, results: Results) -> Figure:
 
 
 def correlations(lines: Sequence[Mapping[str, Any]], summary: Callable[[np.ndarray], float]) -> np.ndarray:
-    """By seed, Spearman's rank correlation of distance and test accuracy over the runs with that seed."""
+    """Returns, per seed, Spearman's rank correlation of distance and test accuracy over its runs."""
     by_seed: dict[int, list[tuple[float, float]]] = {}
     for line in lines:
         point = float(summary(final_rotation(line))), line["test_accuracy"]
@@ -80,24 +81,19 @@ def correlations(lines: Sequence[Mapping[str, Any]], summary: Callable[[np.ndarr
         if len(points) >= ENOUGH_RUNS and np.ptp(points, axis=0).all()
     ]
     if not found:
-        raise LostRunsError
+        raise NoFiniteSeedError
     return np.array(found)
 
 
-def predicts(part: Part, results: Results) -> Finding:
-    lines = lines_of(part.task, results)
+def predicts(setup: Setup, results: Results) -> Finding:
+    lines = lines_of(setup.task, results)
     found = {name: correlations(lines, summary) for name, summary in SUMMARIES.items()}
     return Finding(f"rank correlation over {len(lines)} runs, by seed", found)
 
 
-ROTATION_ACCURACY = Experiment(
-    "rotation-accuracy",
-    log="fig2",
-    draw=draw,
-    claims=lambda preset: by_task(
-        parts(preset),
-        "The further layers turned (mean, smallest), the better the test accuracy",
-        "the successor's claim",
-        predicts,
-    ),
-)
+def claims(preset: str) -> list[Claim]:
+    text = "The further layers turned (mean, smallest), the better the test accuracy"
+    return by_task(setups(preset), (text, "the successor's claim", predicts))
+
+
+ROTATION_ACCURACY = Experiment("rotation-accuracy", log="fig2", draw=draw, claims=claims)

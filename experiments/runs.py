@@ -1,4 +1,4 @@
-"""Runs: independent, each named by its configuration, done once and logged."""
+"""Defines runs: each is named by its configuration, and is done and logged once."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -23,10 +23,10 @@ from training.step import train_step
 from training.tasks import stop_reason
 
 DIGITS = 5
-# Runs of tasks that take longer than this many seconds save their state there, every tenth of their epochs.
+# Runs of tasks that take more than `LONG` seconds save their state in `UNFINISHED`, ten times per run.
 UNFINISHED, LONG = Path(__file__).parent / "unfinished", 60
-# For `--list` where nothing is logged: measured on two idle cores for the embedded tasks, for the others a
-# guess for one accelerator.
+# `--list` uses these if nothing is logged. The embedded tasks were measured on two idle cores; the others are
+# guesses for one accelerator.
 SECONDS_PER_EPOCH = {
     "mnist5k-mlp": 0.08,
     "mnist5k-mlp-no-norm": 0.08,
@@ -44,38 +44,38 @@ SECONDS_PER_EPOCH = {
 
 
 class Run(Protocol):
-    """One line of a log."""
+    """One run, which becomes one line of a log."""
 
     def numbers(self) -> dict[str, Any]:
-        """Everything that decides what the run computes: its name in the log."""
+        """Returns everything that decides the result: the run's `config` in the log."""
 
     def task(self) -> str:
-        """The task or the data that it needs."""
+        """Returns the name of the task or of the data."""
 
     def estimate(self) -> float:
-        """About how many seconds it takes."""
+        """Estimates how many seconds the run takes."""
 
     def program(self) -> tuple[Any, ...]:
-        """Runs with equal programs share what is compiled and, if they follow each other, the data."""
+        """Identifies the compiled program; consecutive runs of one program also share their data."""
 
     def execute(self, data_dir: str | None) -> dict[str, Any]:
-        """Computes what the log keeps beside the configuration."""
+        """Does the run, and returns what is logged beside its `config`."""
 
     def trace(self) -> None:
-        """Builds network and optimizer and traces a step, without data."""
+        """Builds the network and the optimizer and traces one step, without data."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """A run of `train.fit`. What computes something else derives from it, and has a `PROGRAM` of its own."""
+    """A run of `train.fit`. A subclass that computes something else has a `PROGRAM` of its own."""
 
     config: Config
     PROGRAM: ClassVar[str | None] = None
 
     def numbers(self) -> dict[str, Any]:
-        left_out = ("data_dir", "schedule_epochs")
         own = asdict(self)
-        config = {name: value for name, value in own.pop("config").items() if name not in left_out}
+        config = own.pop("config")
+        del config["data_dir"], config["schedule_epochs"]
         return {**config, **own, **({"program": self.PROGRAM} if self.PROGRAM else {})}
 
     def task(self) -> str:
@@ -89,16 +89,16 @@ class Training:
         return kind, config.task, config.epochs, config.validation, config.layca, config.optimizer
 
     def optimizer(self) -> Callable[..., Any]:
-        """What stands in the place of `make_optimizer`; equal functions share what is compiled."""
+        """Returns what replaces `make_optimizer`; equal functions share compiled programs."""
         return make_optimizer
 
     def execute(self, data_dir: str | None) -> dict[str, Any]:
-        return self.summary(self.records(data_dir, epochs_between_looks(self.config)), data_dir)
+        return self.summary(self.records(data_dir, epochs_between_tests(self.config)), data_dir)
 
     def records(
         self, data_dir: str | None, evaluate_every: int, look: train.Look = train.nothing_more
     ) -> list[dict[str, Any]]:
-        """The record of every epoch; a run that takes minutes goes on where it was cut.
+        """Trains, and returns the record of every epoch; a long run continues where it was interrupted.
 
         Args:
           data_dir: folder of datasets that are not embedded.
@@ -106,7 +106,7 @@ class Training:
           look: as in `train.train_in`.
 
         Raises:
-          Interrupted: the run was asked to end; the same command continues it.
+          Interrupted: the process was asked to end; the same command continues the run.
         """
         config, devices = self.config, train.all_devices()
         placed, make = load(config, data_dir), self.optimizer()
@@ -121,11 +121,21 @@ class Training:
         return session.records
 
     def summary(self, records: list[dict[str, Any]], data_dir: str | None) -> dict[str, Any]:
-        """What the log keeps of them; the data are those that they were trained on."""
+        """Returns what is logged of the records: per metric a list over epochs, for `rotation` per layer."""
+        names = [name for name in records[0] if name.endswith(("_loss", "_accuracy"))]
+        curves: dict[str, Any] = {name: [rounded(record[name]) for record in records] for name in names}
+        curves["rotation"] = {
+            layer: [rounded(record["rotation"][layer]) for record in records]
+            for layer in records[0]["rotation"]
+        }
         source = load(self.config, data_dir).source
-        data = {} if source is None else {"data": source._asdict()}
-        seconds = sum(record["seconds"] for record in records)
-        return {**summary(self.config, records), "seconds": seconds, **data}
+        return {
+            "test_accuracy": final_accuracy(records),
+            "ended": stop_reason(train.TASKS[self.config.task].stop, records),
+            "curves": curves,
+            "seconds": sum(record["seconds"] for record in records),
+            **({} if source is None else {"data": source._asdict()}),
+        }
 
     def trace(self) -> None:
         config, task = self.config, train.TASKS[self.config.task]
@@ -141,33 +151,38 @@ class Training:
         jax.eval_shape(step, state, images, labels)
 
 
-def epochs_between_looks(config: Config) -> int:
-    """How often a run looks at test images and held-out ones.
+def epochs_between_tests(config: Config) -> int:
+    """Returns how many epochs lie between two evaluations on test and held-out images.
 
-    After every epoch, as the authors did, on their own tasks, where a look takes a few percent of an epoch.
-    On small tasks it can take longer than the epoch: they look about six times.
+    The paper's tasks evaluate after every epoch, which costs a few percent of the epoch. On small tasks an
+    evaluation can take longer than the epoch, so these evaluate about six times per run.
     """
     return 1 if train.TASKS[config.task].train_size >= 50_000 else max(1, config.epochs // 6)
 
 
 def training(**flags: Any) -> Training:
-    """A run with the defaults of `train.py` for what is not given."""
+    """Returns a run with these flags of `train.py` and the defaults for all others."""
     return Training(Flags(**flags).resolved())
 
 
 def unfinished(run: Run) -> Path:
-    """The folder in which a run that takes long keeps its states until it is logged."""
+    """Returns the folder in which a long run saves its state until it is logged."""
     return UNFINISHED / sha256(key(run.numbers()).encode()).hexdigest()[:16]
 
 
+def distinct(runs: Iterable[Run]) -> dict[str, Run]:
+    """Returns the runs by their `key`."""
+    return {key(run.numbers()): run for run in runs}
+
+
 def by_program(runs: Iterable[Run]) -> list[Run]:
-    """Runs that share a program follow each other; otherwise the order is kept."""
+    """Groups the runs by program, and otherwise keeps their order."""
     places: dict[tuple[Any, ...], int] = {}
     return sorted(runs, key=lambda run: places.setdefault(run.program(), len(places)))
 
 
 def load(config: Config, data_dir: str | None) -> Placed:
-    """The data of a run on the devices; those of the last two that differ in data are kept."""
+    """Loads the data of a run onto the devices; caches the last two datasets."""
     return _load(config.task, config.seed, config.validation, data_dir)
 
 
@@ -175,20 +190,6 @@ def load(config: Config, data_dir: str | None) -> Placed:
 def _load(task: str, seed: int, validation: bool, data_dir: str | None) -> Placed:
     data = train.TASKS[task].load(seed=seed, data_dir=data_dir)
     return place(data, train.all_devices(), seed if validation else None)
-
-
-def summary(config: Config, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """What is kept of a run's records: lists over epochs, in `rotation` one per layer in forward order."""
-    names = [name for name in records[0] if name.endswith(("_loss", "_accuracy"))]
-    curves: dict[str, Any] = {name: [rounded(record[name]) for record in records] for name in names}
-    curves["rotation"] = {
-        layer: [rounded(record["rotation"][layer]) for record in records] for layer in records[0]["rotation"]
-    }
-    return {
-        "test_accuracy": final_accuracy(records),
-        "ended": stop_reason(train.TASKS[config.task].stop, records),
-        "curves": curves,
-    }
 
 
 def rounded(value: float | None) -> float | None:

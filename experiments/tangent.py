@@ -1,16 +1,16 @@
-"""Layca with the projection of its step on the tangent of the sphere, and without (which is Hyperball).
+"""Compares Layca with and without (as in Hyperball) the projection of its step on the tangent of the sphere.
 
-No figures in the paper. `projection` has the paper's comparison, at one rate for both and several alphas; the
-authors' values are those of c10-cnn1. `tangent` has each at the best of its rates. Written down before its
-runs:
+The paper has no figure of this. `projection` repeats its comparison, at one rate for both sides and several
+alphas; the authors' values are those of c10-cnn1. `tangent` gives each side its best rate. Its protocol was
+written down before its runs:
 
 - Target: test accuracy, or the loss on held-out text. Each cell (network and base) has its own rates.
-- Rates: five powers of 3, two seeds; the best by held-out images or text, of equal ones that with the better
-  neighbours. Then ten other seeds at the chosen rate, paired.
-- Rule: that of all claims (`claims.py`). Where the interval lies within half a point or 0.02 nats of 0, what
-  there is of a difference does not matter.
+- Rates: five powers of 3 with two seeds. The best on held-out images or text is chosen; of equal ones, that
+  with the better neighbours. Then ten other seeds run at the chosen rate, paired.
+- Rule: that of all claims (`claims.py`). If the interval lies within half a point or 0.02 nats of 0, the
+  difference does not matter.
 
-On SGD and the MLP there is a third variant, the geodesic, which turns by the rate and not by its arctangent.
+For SGD on the MLP there is a third variant, the geodesic, which turns by the rate and not by its arctangent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
+from experiments import choice
 from experiments.claims import Claim, Finding, interval
-from experiments.curves import draw_means, panels
+from experiments.curves import draw_means, panel, titled_panels
 from experiments.experiment import Experiment
-from experiments.fig7 import best, final
 from experiments.presets import SECTION5
 from experiments.results import MissingRunError, Results, spread
 from experiments.runs import Run, Training
@@ -54,16 +54,16 @@ class Unprojected(Training):
 
 
 def by_alpha(preset: str) -> dict[float, list[list[Training]]]:
-    """By alpha, the runs with the projection and those without."""
-    part, found = SECTION5[preset][0], {}
-    for alpha in sorted(PAPER.keys() & part.alphas):
-        runs = part.runs(alpha=alpha)
+    """Returns, by alpha, the runs with the projection and those without."""
+    setup, found = SECTION5[preset][0], {}
+    for alpha in sorted(PAPER.keys() & setup.alphas):
+        runs = setup.runs(alpha=alpha)
         found[alpha] = [runs, [Unprojected(run.config) for run in runs]]
     return found
 
 
 def draw_by_alpha(preset: str, results: Results) -> Figure:
-    figure, ((axis,),) = panels(1, 1, size=(4.5, 3.2))
+    figure, axis = panel()
     found = by_alpha(preset)
     for label, table in zip(("with projection", "without"), zip(*found.values(), strict=True), strict=True):
         draw_means(axis, list(found), table, results, marker="o", label=label)
@@ -103,9 +103,18 @@ class Cell(NamedTuple):
         return f"{self.task}, {self.base}"
 
     def variants(self) -> Mapping[str, Mapping[str, Any]]:
+        """Returns the flags of the variants by name."""
         sides = {"with projection": {}, "without": {"tangent": False}}
         once = (self.task, self.base) == ("mnist5k-mlp", "sgd")
         return sides | ({"geodesic": {"retraction": "geodesic"}} if once else {})
+
+    def runs(self, name: str, power: int, seeds: Sequence[int], **flags: Any) -> list[Run]:
+        """Returns the runs of a variant, on text one for all seeds; `flags` are those of `train.py`."""
+        own = self.variants()[name]
+        if self.task == "text":
+            return [Language(self.base, self.steps, [power], seeds, **own)]
+        flags = {"epochs": self.epochs, **own, **flags}
+        return [variant(self.task, self.base, power, seed, **flags) for seed in seeds]
 
 
 CELLS = {
@@ -123,32 +132,18 @@ CELLS = {
 
 
 def candidates(cell: Cell, name: str) -> list[list[Run]]:
-    """The runs that judge each power. On text one run has all seeds."""
-    flags = cell.variants()[name]
-    if cell.task == "text":
-        return [[Language(cell.base, cell.steps, [power], CHOICE_SEEDS, **flags)] for power in cell.powers]
-    return [_on_task(cell, power, CHOICE_SEEDS, validation=True, **flags) for power in cell.powers]
-
-
-def compared(cell: Cell, name: str, power: int) -> list[Run]:
-    flags = cell.variants()[name]
-    if cell.task == "text":
-        return [Language(cell.base, cell.steps, [power], SEEDS, **flags)]
-    return _on_task(cell, power, SEEDS, **flags)
-
-
-def _on_task(cell: Cell, power: int, seeds: Sequence[int], **flags: Any) -> list[Run]:
-    return [variant(cell.task, cell.base, power, seed, epochs=cell.epochs, **flags) for seed in seeds]
+    """Returns the runs that judge each power."""
+    return [cell.runs(name, power, CHOICE_SEEDS, validation=True) for power in cell.powers]
 
 
 def runs(preset: str) -> list[Run]:
-    """Those that choose rates."""
+    """Returns the runs that choose rates."""
     pairs = [(cell, name) for cell in CELLS[preset] for name in cell.variants()]
     return [run for pair in pairs for runs in candidates(*pair) for run in runs]
 
 
 def then(preset: str, results: Results, guess: bool) -> list[Run]:
-    """Those at the chosen rates; with `guess` at the middle one where none is chosen yet."""
+    """Returns the runs at the chosen rates; with `guess`, at the middle rate where none is chosen yet."""
     found: list[Run] = []
     for cell in CELLS[preset]:
         for name in cell.variants():
@@ -158,58 +153,60 @@ def then(preset: str, results: Results, guess: bool) -> list[Run]:
                 if not guess:
                     continue
                 power = cell.powers[len(cell.powers) // 2]
-            found += compared(cell, name, power)
+            found += cell.runs(name, power, SEEDS)
     return found
 
 
 def choose(cell: Cell, name: str, results: Results) -> int:
-    """The power that is best on held-out images or text."""
-    return cell.powers[best(judged(cell, name, results))]
+    """Returns the power that is best on held-out images or text."""
+    return cell.powers[choice.best(held_out(cell, name, results))]
 
 
-def judged(cell: Cell, name: str, results: Results) -> np.ndarray:
-    """By power, what the choice is made by: the mean over its seeds."""
-    found = [[_score(results.of(run), "choice") for run in runs] for runs in candidates(cell, name)]
-    # Runs that were lost are worse than any other.
-    return np.nan_to_num([np.mean(seeds) for seeds in found], nan=-100.0)
+def held_out(cell: Cell, name: str, results: Results) -> np.ndarray:
+    """Returns, by power, the mean held-out score over seeds."""
+    table = candidates(cell, name)
+    found = [np.mean([_score(results.of(run), "choice") for run in runs]) for runs in table]
+    # Runs that diverged are worse than any other.
+    return np.nan_to_num(found, nan=-100.0)
 
 
-def values(cell: Cell, name: str, results: Results) -> np.ndarray:
-    """Test accuracies or, of text, losses with their signs turned, by seed; NaN where a run is missing."""
-    runs = compared(cell, name, choose(cell, name, results))
+def tested(cell: Cell, name: str, results: Results) -> np.ndarray:
+    """Returns the test scores at the chosen rate by seed; NaN where a run is missing."""
+    runs = cell.runs(name, choose(cell, name, results), SEEDS)
     if not any(map(results.has, runs)):
-        results.of(runs[0])
+        results.of(runs[0])  # names the missing run
     found = [_score(results.of(run), "loss") if results.has(run) else [np.nan] for run in runs]
     return np.concatenate(found)
 
 
 def _score(line: Mapping[str, Any], name: str) -> np.ndarray:
-    """What is the better the higher, of each seed in a line."""
+    """Returns a score (accuracy, or minus the loss on text) of each seed in a line.
+
+    `choice` names the score on held-out data, `loss` that on test data.
+    """
     if name in line:
         return -np.array(line[name][0], float)
-    return np.array(
-        [final(line, "validation_accuracy") if name == "choice" else line["test_accuracy"]], float
-    )
+    accuracy = choice.final(line, "validation_accuracy") if name == "choice" else line["test_accuracy"]
+    return np.array([accuracy], float)
 
 
 def draw(preset: str, results: Results) -> Figure:
     cells = CELLS[preset]
-    figure, axes = panels(1, len(cells))
-    for axis, cell in zip(axes[0], cells, strict=True):
+    label = "accuracy, or −loss: held out (lines), ten seeds (dots)"
+    figure, axes = titled_panels(map(str, cells), label, xlabel="learning rate, power of 3")
+    for axis, cell in zip(axes, cells, strict=True):
         for name in cell.variants():
-            means = judged(cell, name, results)
+            means = held_out(cell, name, results)
             (line,) = axis.plot(cell.powers, means, "--", marker=".", lw=1, label=name)
-            power = choose(cell, name, results)
-            found = values(cell, name, results)
-            axis.plot(np.full(len(found), power), found, "o", color=line.get_color(), alpha=0.4)
-        axis.set(title=str(cell), xlabel="learning rate, power of 3")
-    axes[0, 0].set_ylabel("accuracy, or −loss: held out (lines), ten seeds (dots)")
-    axes[0, 0].legend(fontsize="small")
+            found = tested(cell, name, results)
+            powers = np.full(len(found), choose(cell, name, results))
+            axis.plot(powers, found, "o", color=line.get_color(), alpha=0.4)
+    axes[0].legend(fontsize="small")
     return figure
 
 
 def better(cell: Cell, name: str, results: Results) -> Finding:
-    first, second = (values(cell, side, results) for side in ("with projection", name))
+    first, second = (tested(cell, side, results) for side in ("with projection", name))
     difference = first - second
     difference = difference[np.isfinite(difference)]
     powers = [choose(cell, side, results) for side in ("with projection", name)]

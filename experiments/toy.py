@@ -1,9 +1,9 @@
-"""Section 3: a network of eleven dense layers of which one alone is trained, on 100 images of digits.
+"""Trains a single layer of a network of eleven dense layers, on 100 images of digits (Section 3).
 
-What stands before the trained layer never changes and is computed once. The weights of the trained layer
-differ from their initial ones by `-rho X^T A` (`X`: its inputs for the training images, `A`: the sum of all
-gradients of the loss with respect to its output), so only the 100 rows of `A` are kept and training costs
-what the layers behind cost.
+The layers before the trained one never change, so their output is computed once. The weights of the trained
+layer differ from their initial ones by `-rho X^T A`, where `X` is its input for the training images and `A`
+the sum of all gradients of the loss with respect to its output. So only the 100 rows of `A` are updated, and
+a step costs only the layers behind.
 """
 
 from collections.abc import Sequence
@@ -22,30 +22,30 @@ from data.dataset import make_dataset
 from experiments.runs import rounded
 from models import pure
 
-# The authors train for 4,000 steps, and so does `paper`. `laptop` ends at the first step with 100 % training
-# accuracy and at most this loss, behind which test accuracy changes by less than 0.01.
+# The authors train for 4,000 steps, and so does `paper`. `laptop` stops at the first step with 100 % training
+# accuracy and at most this loss, after which test accuracy changes by less than 0.01.
 UNTIL_LOSS = {"laptop": 0.05, "paper": 0.0}
 STEPS = 4000
 HIDDEN = 10
 TASK = "mnist-mlp"
 SEEDS = tuple(range(10))
 DATA = {"laptop": "mnist5k", "paper": "mnist"}
-# The network is as small in `laptop` as the paper's, so that `small` has nothing to add.
+# The network of `laptop` is the paper's own, so `small` has none.
 PRESETS = tuple(DATA)
 
-# For every layer behind the trained one and every image, which inputs pass its ReLU; None: those above 0.
+# For every layer behind the trained one and every image, which inputs pass its ReLU; `None`: positive ones.
 Gates = Sequence[jax.Array] | None
 
 
 class Problem(NamedTuple):
-    """What the trained layer sees. `Y = X W` are its outputs before the ReLU.
+    """The training problem of one layer. Its output before the ReLU is `X W`.
 
     Attributes:
-      gram: `X X^T` of the training images' inputs, of shape `(n, n)`.
+      gram: `X X^T` of its inputs for the training images, of shape `(n, n)`.
       initial: `X W` at initialisation, of shape `(n, 784)`.
       labels: of the training images.
       behind: the kernels behind the trained layer.
-      gates: of the layers behind, if they are frozen.
+      gates: those of the layers behind, if they are frozen.
     """
 
     gram: jax.Array
@@ -57,7 +57,7 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class OneLayer:
-    """One layer is trained, until it knows all training images or for all steps (Figures 1a and 1c)."""
+    """A run that trains one layer, up to a loss or for all steps (Figures 1a and 1c)."""
 
     data: str
     layer: int
@@ -102,13 +102,13 @@ class OneLayer:
 
 
 def make_problem(kernels: Sequence[jax.Array], inputs: jax.Array, labels: jax.Array, frozen: bool) -> Problem:
-    """What the first of these kernels sees."""
+    """Returns the training problem of the first of these kernels."""
     gates = _gates(kernels, inputs) if frozen else None
     return Problem(inputs @ inputs.T, inputs @ kernels[0], labels, kernels[1:], gates)
 
 
 def shapes(layer: int, frozen: bool) -> Any:
-    """A `Problem` of shapes."""
+    """Returns a `Problem` of shapes."""
     images = train.TASKS[TASK].train_size
     inputs, labels = (
         jax.ShapeDtypeStruct((images, 784), jnp.float32),
@@ -119,9 +119,9 @@ def shapes(layer: int, frozen: bool) -> Any:
 
 
 def logits(behind: Sequence[jax.Array], outputs: jax.Array, gates: Gates = None) -> jax.Array:
-    """The network's output from the trained layer's.
+    """Returns the network's output from that of the trained layer.
 
-    The trained layer's own ReLU always works; `gates` replaces those of the layers behind it.
+    `gates` replaces the ReLUs of the layers behind, not the trained layer's own.
     """
     x = outputs
     for i, kernel in enumerate(behind):
@@ -134,14 +134,14 @@ def _pass(x: jax.Array, gate: jax.Array) -> jax.Array:
 
 
 def mean_loss(outputs: jax.Array, problem: Problem) -> tuple[jax.Array, jax.Array]:
-    """Mean cross-entropy, and the accuracy."""
+    """Returns the mean cross-entropy and the accuracy."""
     found = logits(problem.behind, outputs, problem.gates)
     losses = optax.softmax_cross_entropy_with_integer_labels(found, problem.labels)
     return jnp.mean(losses), jnp.mean(jnp.argmax(found, axis=-1) == problem.labels)
 
 
 def descend(problem: Problem, gradients: jax.Array, rho: float) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """One step of gradient descent: the sum of gradients, the loss and the accuracy before it."""
+    """Takes a step of gradient descent; returns the sum of gradients, and loss and accuracy before it."""
     outputs = problem.initial - rho * problem.gram @ gradients
     (loss, accuracy), gradient = jax.value_and_grad(mean_loss, has_aux=True)(outputs, problem)
     return gradients + gradient, loss, accuracy
@@ -151,9 +151,9 @@ def descend(problem: Problem, gradients: jax.Array, rho: float) -> tuple[jax.Arr
 def until_trained(
     problem: Problem, rho: float, until_loss: float
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """The sum of gradients `A` after training, the last loss and accuracy, and the number of steps."""
+    """Trains; returns the sum of gradients `A`, the last loss and accuracy, and the number of steps."""
 
-    def goes_on(carry: Any) -> jax.Array:
+    def unfinished(carry: Any) -> jax.Array:
         _, loss, accuracy, steps = carry
         return ((loss > until_loss) | (accuracy < 1)) & (steps < STEPS)
 
@@ -162,21 +162,21 @@ def until_trained(
         return *descend(problem, gradients, rho), steps + 1
 
     start = jnp.zeros_like(problem.initial), jnp.float32(jnp.inf), jnp.float32(0), jnp.int32(0)
-    return jax.lax.while_loop(goes_on, step, start)
+    return jax.lax.while_loop(unfinished, step, start)
 
 
 @lru_cache(maxsize=len(SEEDS))
 def initial_kernels(seed: int) -> list[jax.Array]:
-    """The kernels of the task's network in forward order."""
+    """Returns the initial kernels of the task's network in forward order."""
     params, _ = pure(train.TASKS[TASK].build).init(jax.random.key(seed))
     return [params["layers"][i]["kernel"] for i in range(HIDDEN + 1)]
 
 
 @lru_cache(maxsize=len(SEEDS))
 def arrays(name: str, seed: int, data_dir: str | None) -> tuple[jax.Array, ...]:
-    """Training images (10 per class) and labels, test images and labels; standardised rows of 784 pixels."""
+    """Returns 10 training images per class, labels, test images, labels; images as standardised rows."""
     data = (
-        train.TASKS[TASK].load(seed=seed) if name == "mnist5k" else _ten_a_class(load(name, data_dir), seed)
+        train.TASKS[TASK].load(seed=seed) if name == "mnist5k" else _ten_per_class(load(name, data_dir), seed)
     )
 
     def rows(images: np.ndarray, scale: Scale) -> jax.Array:
@@ -191,12 +191,12 @@ def arrays(name: str, seed: int, data_dir: str | None) -> tuple[jax.Array, ...]:
 
 
 def source(name: str, data_dir: str | None) -> dict[str, Any]:
-    """What the log has of where the data come from; nothing of embedded ones."""
+    """Returns the log's entry about the source of the data; none for embedded data."""
     read = None if name == "mnist5k" else load(name, data_dir).source
     return {} if read is None else {"data": read._asdict()}
 
 
-def _ten_a_class(data: Dataset, seed: int) -> Dataset:
+def _ten_per_class(data: Dataset, seed: int) -> Dataset:
     order = np.random.default_rng(seed).permutation(len(data.train_labels))
     chosen = [order[data.train_labels[order] == label][:10] for label in range(10)]
     rows = np.concatenate(chosen)
@@ -212,7 +212,7 @@ def _hidden(kernels: Sequence[jax.Array], x: jax.Array) -> jax.Array:
 
 @jax.jit
 def _gates(kernels: Sequence[jax.Array], inputs: jax.Array) -> list[jax.Array]:
-    """Which units of the layers behind the first are positive; the last layer has no ReLU."""
+    """Says which units of the layers behind the first are positive; the last layer has no ReLU."""
     gates, x = [], jax.nn.relu(inputs @ kernels[0])
     for kernel in kernels[1:-1]:
         x = x @ kernel

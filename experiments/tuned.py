@@ -1,7 +1,8 @@
-"""Layca on SGD at its 3^-3 and at its best learning rate, against other methods at theirs.
+"""Compares Layca on SGD, at its 3^-3 and at its best learning rate, with other methods at theirs.
 
-No figure in the paper. Rates are chosen on held-out images, with other seeds than those that are compared
-(SGD's in Figure 7). AdamW decays kernels by 0.1 times the learning rate per step, apart from its moments.
+The paper has no figure of this. Rates are chosen on held-out images, with other seeds than those that are
+compared (SGD's in Figure 7). AdamW decays kernels by 0.1 times the learning rate per step, outside of Adam's
+moments.
 """
 
 from dataclasses import dataclass
@@ -13,20 +14,18 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
-from experiments import fig7
+from experiments import choice, fig7
 from experiments.claims import Claim, Finding
-from experiments.curves import panels
+from experiments.curves import draw_dots, name_rows, panel
 from experiments.experiment import Experiment
-from experiments.log import key
 from experiments.results import MissingRunError, Results, spread
-from experiments.runs import Training, training
+from experiments.runs import Run, Training, distinct, training
 from experiments.variants import with_rates
 from layca_optax import layca
 from training.optimizer import DIRECTIONS
 
 DECAY = 0.1
 SEEDS = (0, 1, 2, 3, 4)
-# The network of each preset that tells most.
 TASKS = {"laptop": "mnist5k-mlp", "small": "cifar16-vgg25"}
 # Optimizer, whether with Layca, and the powers of 3 that are tried.
 METHODS = {
@@ -38,7 +37,7 @@ METHODS = {
     "Layca on Adam": ("adam", True, range(-6, -2)),
     "Layca, best rate": ("sgd", True, range(-5, -1)),
 }
-# The powers that the logs choose. SGD's and Layca's are those of the tasks.
+# The powers that the logs choose. SGD and Layca have the defaults of the tasks.
 CHOSEN = {
     "mnist5k-mlp": {"Adam": -3, "AdamW": -3, "momentum": -2, "Layca on Adam": -4, "Layca, best rate": -3},
     "cifar16-vgg25": {"Adam": -4, "AdamW": -4, "momentum": -2, "Layca on Adam": -4, "Layca, best rate": -3},
@@ -47,7 +46,7 @@ CHOSEN = {
 
 @dataclass(frozen=True)
 class Decoupled(Training):
-    """A run with AdamW; its optimizer in the configuration is Adam."""
+    """A run with AdamW; the optimizer in its configuration is Adam."""
 
     decay: float = DECAY
     PROGRAM = "adamw"
@@ -65,7 +64,7 @@ adamw = with_rates(_adamw)
 
 
 def run(task: str, method: str, seed: int, power: int | None = None, **flags: Any) -> Training:
-    """One run of a method; without a power of 3, at the rate of the task."""
+    """Returns one run of a method, at a power of 3 or else at the default rate of the task."""
     optimizer, with_layca, _ = METHODS[method]
     rate = None if power is None else 3.0**power
     flags = {"task": task, "layca": with_layca, "learning_rate": rate, "seed": seed, **flags}
@@ -75,60 +74,58 @@ def run(task: str, method: str, seed: int, power: int | None = None, **flags: An
 
 
 def compared(task: str, method: str) -> list[Training]:
-    """One run per seed, at the chosen rate."""
+    """Returns one run per seed, at the chosen rate."""
     return [run(task, method, seed, CHOSEN[task].get(method)) for seed in SEEDS]
 
 
 def candidates(task: str, method: str) -> list[list[Training]]:
-    """By power of 3, the runs that judge the rate, by seed."""
-    seeds, powers = fig7.seeds_of(task), METHODS[method][2]
+    """Returns, per power of 3, the runs that judge the rate, one per seed."""
+    seeds, powers = choice.seeds_of(task), METHODS[method][2]
     return [[run(task, method, seed, power, validation=True) for seed in seeds] for power in powers]
 
 
 def choose(task: str, method: str, results: Results) -> int:
-    """The power with the best accuracy on held-out images."""
-    return fig7.choose(METHODS[method][2], candidates(task, method), results)
+    """Returns the power with the best accuracy on held-out images."""
+    return choice.choose(METHODS[method][2], candidates(task, method), results)
 
 
-def runs(preset: str) -> list[Training]:
-    task = TASKS[preset]
-    # What matters most first and seed by seed: an unfinished log then holds pairs.
-    found: list[Training] = []
+def runs(preset: str) -> list[Run]:
+    """Returns what matters most first, and seed by seed, so that an unfinished log has pairs."""
+    task, found = TASKS[preset], []
     for methods in (list(METHODS)[:3], list(METHODS)[3:]):
         by_seed = zip(*(compared(task, method) for method in methods), strict=True)
         found += [run for seed in by_seed for run in seed]
         found += [run for method in methods for runs in candidates(task, method) for run in runs]
-    # Runs at a best rate of 3^-3 are Layca's.
-    return list({key(run.numbers()): run for run in found}.values())
+    # Layca's best rate may be 3^-3.
+    return list(distinct(found).values())
 
 
 def draw(preset: str, results: Results) -> Figure:
-    figure, ((axis,),) = panels(1, 1, size=(5.5, 3.2))
+    figure, axis = panel((5.5, 3.2))
     for row, method in enumerate(METHODS):
-        found = results.accuracies(compared(TASKS[preset], method))
-        axis.plot(found, np.full(len(found), row), "o", color="C0", alpha=0.5)
-        axis.plot(np.mean(found), row, "|", color="k", ms=16)
-    axis.set(xlabel="test accuracy", title=TASKS[preset], yticks=range(len(METHODS)))
-    axis.set_yticklabels(METHODS)
-    axis.invert_yaxis()
+        draw_dots(axis, row, results.accuracies(compared(TASKS[preset], method)), "C0")
+    axis.set(xlabel="test accuracy", title=TASKS[preset])
+    name_rows(axis, list(METHODS))
     return figure
 
 
 def layca_is_better(task: str, ours: str, method: str, results: Results) -> Finding:
     layca, other = results.paired([compared(task, ours), compared(task, method)])
-    by_guess = [name for name in (ours, method) if not is_chosen(task, name, results)]
+    unconfirmed = [name for name in (ours, method) if not is_chosen(task, name, results)]
     note = (
-        f"; the rate of {' and '.join(by_guess)} is not confirmed by held-out images yet" if by_guess else ""
+        f"; the rate of {' and '.join(unconfirmed)} is not confirmed by held-out images yet"
+        if unconfirmed
+        else ""
     )
     return Finding(f"{spread(layca)} against {spread(other)}{note}", {"difference": layca - other})
 
 
 def is_chosen(task: str, method: str, results: Results) -> bool:
-    """Whether the runs that choose the method's rate are logged, and choose the one that is compared."""
+    """Says whether the logs choose the rate at which the method is compared."""
     try:
         if method == "SGD":
             (rate,) = {run.config.learning_rate for run in compared(task, method)}
-            return bool(np.isclose(3.0 ** fig7.choice(task, results), rate))
+            return bool(np.isclose(3.0 ** fig7.choose(task, results), rate))
         return method == "Layca" or choose(task, method, results) == CHOSEN[task][method]
     except MissingRunError:
         return False

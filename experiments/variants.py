@@ -1,4 +1,4 @@
-"""Runs of Layca on any base and with any of its flags, on a task or on text: for `tangent` and `rates`."""
+"""Trains with Layca on any base and with any flags, on a task or on text, for `tangent` and `rates`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,17 +22,17 @@ from training.optimizer import DIRECTIONS
 Retraction = Literal["projection", "geodesic"]
 
 BATCH, CONTEXT, WIDTH, DEPTH, HEADS = 16, 32, 32, 2, 2
-# Of leaves that do not rotate, and its factor at the end of a run, that of all rates.
+# The rate of leaves that do not rotate, and the factor to which all rates fall at the end of a run.
 OTHERS, LAST = 1e-2, 0.1
 
 
 def _kernels(params: Any) -> Any:
-    """Muon's view of dense and convolutional kernels, whose last axis holds the outputs."""
+    """Tells Muon which axes of dense and convolutional kernels are inputs; the last one is outputs."""
     return jax.tree.map(lambda w: MuonDimensionNumbers(tuple(range(w.ndim - 1)), (w.ndim - 1,)), params)
 
 
 def _stacks(params: Any) -> Any:
-    """Muon's view of stacked blocks' kernels. Attention's `out` has two axes of inputs."""
+    """Tells Muon which axes of stacked kernels are inputs; attention's `out` has two."""
 
     def axes(keys: Any, leaf: Any) -> MuonDimensionNumbers:
         inputs = (1, 2) if _path(keys).endswith("/out/kernel") else (1,)
@@ -53,7 +53,7 @@ BASES: Mapping[str, Callable[[], optax.GradientTransformation]] = {
 
 @dataclass(frozen=True)
 class Variant(Training):
-    """A run on a task; the optimizer in its configuration is the base, or SGD where that is Muon."""
+    """A run on a task; the optimizer in its configuration is the base, or SGD if the base is Muon."""
 
     base: str
     tangent: bool = True
@@ -73,7 +73,7 @@ class Variant(Training):
 
 
 def variant(task: str, base: str, power: int, seed: int, **flags: Any) -> Variant:
-    """A run at a rate of 3 to a power; `flags` are those of `Variant`, and of `train.py`."""
+    """Returns a run at a rate of 3 to a power; `flags` are those of `Variant` and of `train.py`."""
     own = {name: flags.pop(name) for name in ("tangent", "retraction") if name in flags}
     optimizer = base if base in DIRECTIONS else "sgd"
     run = training(task=task, optimizer=optimizer, learning_rate=3.0**power, seed=seed, **flags)
@@ -82,7 +82,7 @@ def variant(task: str, base: str, power: int, seed: int, **flags: Any) -> Varian
 
 @cache
 def _make(base: str, tangent: bool, retraction: Retraction) -> Any:
-    """The same function for the same flags."""
+    """Returns the optimizer of a variant; the same function for the same flags."""
     return with_rates(
         lambda name, rates, depths: skip_nonfinite(
             optax.chain(BASES[base](), layca(rates, tangent=tangent, retraction=retraction))
@@ -91,7 +91,7 @@ def _make(base: str, tangent: bool, retraction: Retraction) -> Any:
 
 
 def with_rates(build: Callable[[str, Any, Any], optax.GradientTransformationExtraArgs]) -> Any:
-    """What stands in the place of `make_optimizer`, from `build(optimizer, layer-wise rates, depths)`."""
+    """Makes a replacement of `make_optimizer` from `build(optimizer, layer-wise rates, depths)`."""
 
     def make(
         name: str, with_layca: bool, hparams: Any, depths: Any, schedule: optax.Schedule
@@ -105,9 +105,9 @@ def with_rates(build: Callable[[str, Any, Any], optax.GradientTransformationExtr
 
 @dataclass(frozen=True)
 class Language:
-    """Runs of a small transformer on bytes, with all these rates and seeds at the same time.
+    """A run of a small transformer on bytes, at all these rates and with all these seeds at the same time.
 
-    Embeddings are a vector each and blocks' kernels one per block; what does not rotate has Adam. Rates fall
+    Each embedding rotates as one vector, and each block's kernel as one. Other leaves have Adam. Rates fall
     linearly.
     """
 
@@ -131,7 +131,7 @@ class Language:
         return "language", self.base, self.steps, self.tangent, self.retraction
 
     def execute(self, data_dir: str | None) -> dict[str, Any]:
-        """Losses on the two halves of the held-out text, in nats per byte, of shape `(powers, seeds)`."""
+        """Returns the losses on both halves of the held-out text, nats per byte, `(powers, seeds)`."""
         del data_dir  # embedded
         both = jax.vmap(jax.vmap(self._train, (None, 0)), (0, None))
         losses = jax.jit(both)(3.0 ** jnp.array(self.powers, jnp.float32), jnp.array(self.seeds))
@@ -178,7 +178,7 @@ class Language:
         return choice, compared
 
     def _labels(self, params: Any) -> Any:
-        """Muon is for kernels of blocks; other bases are for embeddings too."""
+        """Gives Muon the kernels of blocks, and other bases the embeddings too; Adam has the rest."""
 
         def label(keys: Any, leaf: Any) -> str:
             kinds = [(0,)] if self.base == "muon" else [(0,), ()]
@@ -188,7 +188,7 @@ class Language:
 
 
 def rotate(path: str, leaf: Any) -> tuple[int, ...] | None:
-    """Blocks' kernels, stacked along axis 0, and embeddings."""
+    """Rotates the kernels of blocks, which are stacked along axis 0, and embeddings."""
     if path.startswith("blocks/") and path.endswith("/kernel"):
         return (0,)
     return () if path.endswith("/embedding") else None
@@ -196,7 +196,7 @@ def rotate(path: str, leaf: Any) -> tuple[int, ...] | None:
 
 @cache
 def _streams() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bytes to train on, to choose by, and to compare by; the last two of one length."""
+    """Returns bytes to train on, to choose a rate by, and to compare by; the last two of one length."""
     training, held_out = text.load()
     middle = len(held_out) // 2
     return training, held_out[:middle], held_out[middle : 2 * middle]

@@ -1,4 +1,4 @@
-"""Doing runs: each once, whichever command comes to it first, on a device that several commands can share."""
+"""Does runs: each once, even if several commands ask for it, on a device that several commands can share."""
 
 import os
 import shutil
@@ -23,17 +23,18 @@ from experiments.results import Results
 from experiments.runs import Run, Training, by_program, unfinished
 from training.parallel import matmul_precision, warn_of_idle_gpu
 
-# What accelerators compiled, for all processes that do runs.
+# Programs compiled for accelerators, for all processes that do runs.
 COMPILED = Path(__file__).parent / "compiled"
 
 
 def finish(log: Log, runs: Sequence[Run], results: Results, data_dir: str | None = None) -> None:
-    """Does the runs that have no result, and adds them to the log one by one.
+    """Does the runs that are not logged, and logs them one by one.
 
-    Runs that another command has begun come last: that command logs them, unless it ends before.
+    Runs that another command has begun come last: this one waits for them, and does them if the other ended
+    early.
 
     Raises:
-      DataError: runs that are done were on other data than those in `data_dir`.
+      DataError: the logged runs used other data than those in `data_dir`.
       FileError: the log cannot be written.
     """
     missing = [run for run in by_program(runs) if not results.has(run)]
@@ -49,7 +50,7 @@ def finish(log: Log, runs: Sequence[Run], results: Results, data_dir: str | None
 
 
 def _done(run: Run, log: Log, results: Results, data_dir: str | None, bar: tqdm, wait: bool) -> bool:
-    """Does a run that no log has meanwhile; `False` if another command is at it."""
+    """Does a run unless it was logged meanwhile; returns `False` if another command is doing it."""
     log.path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(log.path.with_name(f".{unfinished(run).name}.lock"))
     try:
@@ -59,7 +60,7 @@ def _done(run: Run, log: Log, results: Results, data_dir: str | None, bar: tqdm,
                 if isinstance(run, Training):
                     refuse_other_data(run, found, data_dir)
                 keep(log, run, line(run, data_dir), results)
-            # Whoever waits for this file finds the run logged.
+            # A command that waits for this file finds the run logged.
             Path(lock.lock_file).unlink(missing_ok=True)
     except Timeout:
         return False
@@ -68,7 +69,7 @@ def _done(run: Run, log: Log, results: Results, data_dir: str | None, bar: tqdm,
 
 
 def held(lock: BaseFileLock, by: str) -> AbstractContextManager[Any]:
-    """Takes a lock; if that takes time, says what it is waiting for."""
+    """Acquires a lock; if another process has it, prints what it is waiting for."""
     try:
         return lock.acquire(timeout=0)
     except Timeout:
@@ -77,7 +78,7 @@ def held(lock: BaseFileLock, by: str) -> AbstractContextManager[Any]:
 
 
 def keep(log: Log, run: Run, line: Mapping[str, Any], results: Results) -> None:
-    """Logs a run, unless another command has done so meanwhile, and removes what was saved on its way."""
+    """Logs a run, unless another command has logged it meanwhile, and removes its saved state."""
     if not results.again().has(run):
         log.append(line)
     shutil.rmtree(unfinished(run), ignore_errors=True)
@@ -86,11 +87,11 @@ def keep(log: Log, run: Run, line: Mapping[str, Any], results: Results) -> None:
 def line(run: Run, data_dir: str | None) -> dict[str, Any]:
     """Does a run and returns its line of the log."""
     started = time.perf_counter()
-    # Runs of a layer or two are cheap.
+    # The toy's runs are cheap enough for float32.
     precision = matmul_precision() if isinstance(run, Training) else "float32"
     with jax.default_matmul_precision(precision):
         found = run.execute(data_dir)
-    # Of a run that was cut, the epochs before count too.
+    # In a run that was interrupted, earlier epochs count too.
     seconds = max(time.perf_counter() - started, found.get("seconds", 0.0))
     return {
         "config": run.numbers(),
@@ -103,13 +104,13 @@ def line(run: Run, data_dir: str | None) -> dict[str, Any]:
 
 
 class Job(NamedTuple):
-    """A run as submitit calls it. On this machine it keeps to its share of the cores and to one GPU.
+    """A run that submitit calls; on this machine it uses only its share of the cores and one GPU.
 
     Attributes:
       run: the run.
       data_dir: folder of datasets that are not embedded.
-      cores: those that it keeps to; none on a cluster, which sees to that.
-      gpu: the one that it keeps to, as `CUDA_VISIBLE_DEVICES` names it, if there is any.
+      cores: the cores to use; empty on a cluster, which assigns them itself.
+      gpu: the GPU to use, as in `CUDA_VISIBLE_DEVICES`, if there is any.
     """
 
     run: Run
@@ -126,44 +127,40 @@ class Job(NamedTuple):
         return line(self.run, self.data_dir)
 
     def checkpoint(self) -> Any:
-        """Returns what submitit queues after a preemption: the same run, which goes on where it was."""
+        """Returns what submitit queues after a preemption: the same run, which continues where it was."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def prepare_device() -> None:
-    """Lets several processes do runs on one accelerator and compile each program once between them."""
-    # Read when jax starts its backend. By default each process takes 75 % of the memory for itself.
+    """Lets several processes share one accelerator and the programs compiled for it."""
+    # Read when jax starts its backend. By default each process takes 75 % of the memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    # Not on processors: what one of them compiled may not run on another that shares the folder.
+    # Not on CPUs: a program compiled for one may not run on another that shares the folder.
     given = jax.config.jax_compilation_cache_dir  # pyrefly: ignore[missing-attribute]
     if given is None and jax.default_backend() != "cpu":
         jax.config.update("jax_compilation_cache_dir", str(COMPILED))
 
 
 def refuse_other_data(run: Training, done: Results, data_dir: str | None) -> None:
-    """Raises `DataError` if runs of a task are done on other data than this one would be."""
+    """Raises `DataError` if logged runs of the same task used other data than this run would."""
     source = runs.load(run.config, data_dir).source
-    for other in done.values():
-        name = other.get("data", {}).get("name")
-        if (
-            source is not None
-            and other["config"].get("task") == run.task()
-            and name not in (None, source.name)
-        ):
-            raise DataError(
-                f"there are logs of {run.task()} on {name}, and the data here are {source.name}: move those"
-                " logs away, or name the other data's folder with --data-dir"
-            )
+    if source is None:
+        return
+    logged = [line for line in done.values() if line["config"].get("task") == run.task()]
+    for name in {line["data"]["name"] for line in logged if "data" in line} - {source.name}:
+        raise DataError(
+            f"there are logs of {run.task()} on {name}, and the data here are {source.name}: move those"
+            " logs away, or name the other data's folder with --data-dir"
+        )
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Raises `FileError` if a file could not be written there; makes nothing."""
+    """Raises `FileError` if a file could not be written there; creates nothing."""
     existing = next(part for part in (path, *path.parents) if part.exists())
     if existing.is_file() != (existing == path):
-        raise FileError(
-            f"{path} could not be written: {existing} is no {'file' if existing == path else 'folder'}"
-        )
+        kind = "file" if existing == path else "folder"
+        raise FileError(f"{path} could not be written: {existing} is no {kind}")
     if not os.access(existing, os.W_OK):
         raise FileError(f"{path} could not be written: {existing} is not writable")

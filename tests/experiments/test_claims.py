@@ -9,7 +9,7 @@ from scipy import stats
 from experiments import rotation_accuracy
 from experiments.claims import Claim, Finding, described, interval, judged, slope, verdict
 from experiments.log import Log
-from experiments.presets import Part
+from experiments.presets import Setup
 from experiments.results import MissingRunError, Results
 from experiments.runs import training
 
@@ -116,7 +116,7 @@ def test_rank_correlations_are_spearmans_by_seed_over_runs_that_were_trained(tmp
     lines += [turned(0, [0.9, 0.9], 0.1, train_accuracy=0.9), turned(0, [None, 0.9], 0.2)]
     for line in lines:
         Log("laptop", "fig2", tmp_path).append(line)
-    ours, parts = rotation_accuracy.predicts(Part("mnist5k-mlp"), Results("laptop", tmp_path))
+    ours, parts = rotation_accuracy.predicts(Setup("mnist5k-mlp"), Results("laptop", tmp_path))
     assert ours.startswith("rank correlation over 23 runs")
     for name, position in (("mean", lambda row: row[:2].mean()), ("smallest", lambda row: row[:2].min())):
         expected = [

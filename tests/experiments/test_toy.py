@@ -122,10 +122,10 @@ def test_without_projection_is_layca_without_the_tangent():
 
 
 def test_the_learning_rate_waits_as_long_as_it_should():
-    run = waiting("laptop", 12, layca=False)[0]
+    run = waiting("laptop", layca=False)[12][0]
     assert run.config.epochs == 24
     make = run.optimizer()
-    assert make is waiting("laptop", 12, layca=False)[1].optimizer()
+    assert make is waiting("laptop", layca=False)[12][1].optimizer()
     params = {"kernel": jnp.ones((2, 2))}
     optimizer = make("sgd", False, Hyperparameters(1.0, 0.0, 0.0), {"kernel": 0}, lambda count: 1.0)
     state = optimizer.init(params)

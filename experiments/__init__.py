@@ -1,1 +1,1 @@
-"""Experiments of the paper and about it: run, logged as JSON lines in `results/`, drawn from there."""
+"""Reproduces and extends the experiments of the paper; draws figures from logs in `results/`."""

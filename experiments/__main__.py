@@ -20,9 +20,9 @@ from data.catalog import hint
 from data.writing import reraise_os_errors
 from experiments.claims import judged
 from experiments.experiment import experiment, experiments, names_of
-from experiments.log import RESULTS, Log, key
+from experiments.log import RESULTS, Log
 from experiments.results import Results
-from experiments.runs import Run, by_program, distinct
+from experiments.runs import Run, by_program, config_key, distinct
 from experiments.work import finish, refuse_unwritable
 from training.config import UsageError
 from training.errors import exit_code
@@ -85,15 +85,15 @@ def _seconds(run: Run, results: Results) -> float:
 
     If there are none, it takes the run's own estimate.
     """
-    numbers = run.numbers()
+    config = run.fields()
     same = ("task", "program", "epochs", "layer", "optimizer")
-    kin = [line for line in results.values() if line["config"].get("task") == numbers.get("task")]
-    alike = lambda line: all(line["config"].get(name) == numbers.get(name) for name in same)
+    kin = [line for line in results.values() if line["config"].get("task") == config.get("task")]
+    alike = lambda line: all(line["config"].get(name) == config.get(name) for name in same)
     if took := [line["seconds"] for line in kin if alike(line)]:
         return sum(took) / len(took)
-    if curves := [line for line in kin if "curves" in line and "epochs" in numbers]:
+    if curves := [line for line in kin if "curves" in line and "epochs" in config]:
         per_epoch = [line["seconds"] / len(line["curves"]["train_loss"]) for line in curves]
-        return numbers["epochs"] * sum(per_epoch) / len(per_epoch)
+        return config["epochs"] * sum(per_epoch) / len(per_epoch)
     return run.estimate()
 
 
@@ -128,7 +128,7 @@ def draw(name: str, results: Results, path: Path) -> None:
     """Draws the figure of an experiment, and names in it any data that are not embedded."""
     found = experiment(name)
     figure = found.draw(results.preset, results)
-    if data := results.data(key(run.numbers()) for run in found.known(results)):
+    if data := results.data(config_key(run) for run in found.known(results)):
         figure.text(0.99, 0.005, data, ha="right", va="bottom", fontsize="x-small")
     with reraise_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

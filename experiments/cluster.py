@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from experiments.log import Log, key
 from experiments.results import Results
-from experiments.runs import Run
+from experiments.runs import Run, config_key
 from experiments.work import Job, held, keep
 from training.config import UsageError
 from training.parallel import shares
@@ -25,14 +25,14 @@ from training.run import Interrupted
 
 
 def find(folder: Path, runs: Container[str]) -> dict[str, Any]:
-    """Returns the jobs of all commands that have not failed, by the `key` of their runs."""
+    """Returns the jobs of all commands that have not failed, by the `config_key` of their runs."""
     kind = {"local": submitit.LocalJob, "slurm": submitit.SlurmJob}[folder.name]
     jobs: dict[str, Any] = {}
     # By date. All jobs are made before the first query: submitit asks Slurm once about all it knows.
     for path in sorted(folder.glob("*/*_submitted.pkl")):
         with suppress(Exception):  # reading a file that was cut short raises almost anything
             submission: Any = DelayedSubmission.load(path)
-            if (name := key(submission.function.run.numbers())) in runs:
+            if (name := config_key(submission.function.run)) in runs:
                 jobs[name] = kind(path.parent, path.name.removesuffix("_submitted.pkl"))
     # Check that the file exists: submitit would wait for that of a job that ended without one.
     good = lambda name, job: job.paths.result_pickle.exists() and line_of(job, name) is not None
@@ -72,7 +72,7 @@ def finish(
     at_once: int,
     data_dir: str | None,
 ) -> list[str]:
-    """Does the runs that are not logged in jobs, and logs each once, even if several commands ask for it.
+    """Does runs that are not logged in jobs, and logs each once, even if several commands ask for it.
 
     Returns:
       A message per run that failed; the next call tries these again.
@@ -87,7 +87,7 @@ def finish(
     local, lock = folder.name == "local", FileLock(folder / ".lock")
     with held(lock, f"another command with {folder.name} jobs"), tqdm(unit="run") as bar:
         found = results.again()
-        runs = {name: (log, run) for log, run in todo if (name := key(run.numbers())) not in found}
+        runs = {name: (log, run) for log, run in todo if (name := config_key(run)) not in found}
         waiting, failed, taken = find(folder, runs), [], {}
         left = [name for name in runs if name not in waiting]
         bar.reset(total=len(runs))

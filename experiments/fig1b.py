@@ -37,7 +37,7 @@ class Feedback:
     epochs: int = 500
     learning_rate: float = 1.0
 
-    def numbers(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Any]:
         return {"program": "feedback", **asdict(self)}
 
     def task(self) -> str:

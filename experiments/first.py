@@ -15,10 +15,10 @@ import tyro
 
 from experiments.experiment import experiment, names_of
 from experiments.fig5b import WEIGHT_DECAY
-from experiments.log import RESULTS, Log, key
+from experiments.log import RESULTS, Log
 from experiments.presets import SECTION5, SECTION6
 from experiments.results import Results
-from experiments.runs import Run, distinct, training
+from experiments.runs import Run, config_key, distinct, training
 from experiments.work import finish
 from training.config import UsageError
 from training.errors import exit_code
@@ -56,7 +56,7 @@ def runs(preset: str) -> list[Run]:
 
 
 def log_of(preset: str) -> dict[str, str]:
-    """Returns, by `key`, the name of the log of every run that belongs to an experiment."""
+    """Returns, by `config_key`, the name of the log of every run that belongs to an experiment."""
     logs: dict[str, str] = {}
     for found in map(experiment, names_of(preset)):
         logs = dict.fromkeys(distinct(found.runs(preset)), found.log) | logs
@@ -86,7 +86,7 @@ def answer(flags: Flags) -> None:
         raise UsageError(f"--share must be PART PARTS with 0 <= PART < PARTS, not {part} {parts}")
     logs, results = log_of(flags.preset), flags.results.expanduser()
     for run in runs(flags.preset)[part::parts]:
-        log = Log(flags.preset, logs.get(key(run.numbers()), LOG), results)
+        log = Log(flags.preset, logs.get(config_key(run), LOG), results)
         finish(log, [run], Results(flags.preset, results), flags.data_dir)
 
 

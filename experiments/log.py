@@ -23,9 +23,9 @@ _FIELDS = {
 }
 
 
-def key(numbers: Mapping[str, Any]) -> str:
-    """Returns the name of a run: everything that decides its result, as JSON."""
-    return json.dumps(dict(numbers), sort_keys=True)
+def key(config: Mapping[str, Any]) -> str:
+    """Returns the name of a run: its `config` as JSON."""
+    return json.dumps(dict(config), sort_keys=True)
 
 
 class Line(dict[str, Any]):

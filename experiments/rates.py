@@ -56,7 +56,7 @@ def on_text(base: str, steps: int) -> Language:
 
 
 def runs(preset: str) -> list[Run]:
-    """Returns short runs first."""
+    """Returns all runs, short ones first."""
     texts = [on_text(base, steps) for steps in TEXT_STEPS for base in BASES] if preset == "laptop" else []
     found: list[Run] = [*texts]
     for task in TASKS[preset]:

@@ -61,7 +61,7 @@ class Pairs(Results):
 
     def _config(self, line: Line) -> Mapping[str, object]:
         config = line.get("config", line)
-        return training(**{field: config[field] for field in self.FIELDS}).numbers()
+        return training(**{field: config[field] for field in self.FIELDS}).fields()
 
 
 class Panel(NamedTuple):
@@ -103,7 +103,7 @@ def panels(folder: Path = RESULTS) -> dict[str, Panel]:
         "cifar16-vgg25": Panel("VGG, 25 layers, CIFAR-10 at 16 × 16", small, on_cifar),
         "mnist5k-mlp": Panel("MLP, 11 layers, MNIST-5k", pairs, mlp),
         "mnist5k-vgg": Panel("VGG, 13 layers, MNIST-5k", laptop, vgg),
-        "mnist5k-resnet": Panel("ResNet-20, MNIST-5k", laptop, resnet),
+        "mnist5k-resnet": Panel("ResNet, 8 layers, MNIST-5k", laptop, resnet),
     }
 
 

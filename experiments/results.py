@@ -6,8 +6,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from experiments.log import RESULTS, Line, Log, key
-from experiments.runs import Run
+from experiments.log import RESULTS, Line, Log
+from experiments.runs import Run, config_key
 from training.config import UsageError
 
 # The log of `readme.py`, of which no figure of a preset is drawn. It repeats runs of other logs.
@@ -25,7 +25,7 @@ class NoFiniteSeedError(Exception):
 
 
 class Results(dict[str, Line]):
-    """All finished runs of a preset by their `key`, from all of its logs."""
+    """All finished runs of a preset by their `config_key`, from all of its logs."""
 
     def __init__(self, preset: str, folder: Path = RESULTS) -> None:
         self.preset, self.folder = preset, folder
@@ -48,13 +48,13 @@ class Results(dict[str, Line]):
         Raises:
           MissingRunError: no log has the run.
         """
-        name = key(run.numbers())
+        name = config_key(run)
         if name not in self:
             raise MissingRunError(f"no log in {self.folder / self.preset} has the run {name}")
         return self[name]
 
     def has(self, run: Run) -> bool:
-        return key(run.numbers()) in self
+        return config_key(run) in self
 
     def lines(self, sides: Sequence[Sequence[Run]]) -> list[list[Line]]:
         """Returns, per seed that is logged on all sides, the lines of the sides.

@@ -46,7 +46,7 @@ SECONDS_PER_EPOCH = {
 class Run(Protocol):
     """One run, which becomes one line of a log."""
 
-    def numbers(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Any]:
         """Returns everything that decides the result: the run's `config` in the log."""
 
     def task(self) -> str:
@@ -72,7 +72,7 @@ class Training:
     config: Config
     PROGRAM: ClassVar[str | None] = None
 
-    def numbers(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Any]:
         own = asdict(self)
         config = own.pop("config")
         del config["data_dir"], config["schedule_epochs"]
@@ -165,14 +165,19 @@ def training(**flags: Any) -> Training:
     return Training(Flags(**flags).resolved())
 
 
+def config_key(run: Run) -> str:
+    """Returns the name of a run: everything that decides its result, as JSON."""
+    return key(run.fields())
+
+
 def unfinished(run: Run) -> Path:
     """Returns the folder in which a long run saves its state until it is logged."""
-    return UNFINISHED / sha256(key(run.numbers()).encode()).hexdigest()[:16]
+    return UNFINISHED / sha256(config_key(run).encode()).hexdigest()[:16]
 
 
 def distinct(runs: Iterable[Run]) -> dict[str, Run]:
-    """Returns the runs by their `key`."""
-    return {key(run.numbers()): run for run in runs}
+    """Returns the runs by their `config_key`."""
+    return {config_key(run): run for run in runs}
 
 
 def by_program(runs: Iterable[Run]) -> list[Run]:

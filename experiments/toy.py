@@ -66,7 +66,7 @@ class OneLayer:
     until_loss: float
     learning_rate: float = 10.0
 
-    def numbers(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Any]:
         return {"program": "one layer", **asdict(self)}
 
     def task(self) -> str:

@@ -118,7 +118,7 @@ class Language:
     tangent: bool = True
     retraction: Retraction = "projection"
 
-    def numbers(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Any]:
         return {"program": "language", **asdict(self)}
 
     def task(self) -> str:

@@ -94,7 +94,7 @@ def line(run: Run, data_dir: str | None) -> dict[str, Any]:
     # In a run that was interrupted, earlier epochs count too.
     seconds = max(time.perf_counter() - started, found.get("seconds", 0.0))
     return {
-        "config": run.numbers(),
+        "config": run.fields(),
         "device": train.all_devices().describe(),
         "matmul_precision": precision,
         **found,

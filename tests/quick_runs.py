@@ -21,7 +21,7 @@ class Quick:
     seed: int
     folder: str
 
-    def numbers(self):
+    def fields(self):
         return {"program": "quick", "what": self.what, "seed": self.seed}
 
     def program(self):

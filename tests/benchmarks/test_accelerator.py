@@ -11,7 +11,7 @@ import pytest
 from benchmarks import accelerator, on_device
 from benchmarks.accelerator import Flags, Records, commands, compared, report, run, side_by_side
 from experiments import first
-from experiments.log import key
+from experiments.runs import config_key
 
 
 def units(*names):
@@ -122,7 +122,7 @@ def test_the_report_has_failures_and_names_the_data(tmp_path):
         "tests/test_a.py::test_x PASSED  [ 50%]\n[gw1] [100%] FAILED tests/test_a.py::test_y \n"
         "E   assert 1 == 2\nFAILED tests/test_a.py::test_y - assert 1 == 2\n"
     )
-    config = first.runs("paper")[0].numbers()
+    config = first.runs("paper")[0].fields()
     line = {"config": config, "test_accuracy": 0.89, "seconds": 90.0, "device": "GPU X"}
     line |= {"data": {"name": "CIFAR-10, JPEG 75"}, "matmul_precision": "tensorfloat32"}
     (tmp_path / "results" / "paper").mkdir(parents=True)
@@ -178,7 +178,7 @@ def test_the_first_runs_begin_with_layca_against_sgd_at_two_seeds():
         3.0,
     }
     logs = first.log_of("paper")
-    assert [logs.get(key(run.numbers())) for run in first.runs("paper")[:4]] == ["fig2", "fig2", None, None]
+    assert [logs.get(config_key(run)) for run in first.runs("paper")[:4]] == ["fig2", "fig2", None, None]
 
 
 def test_a_share_that_is_none_is_refused(capsys):

@@ -1,4 +1,4 @@
-"""The rule behind every verdict, and the pairs that it is applied to."""
+"""Tests the rule for verdicts, and the pairing of runs by seed."""
 
 from itertools import product
 
@@ -26,14 +26,14 @@ def test_an_interval_is_that_of_all_resamples_of_five_seeds():
     assert interval(values) == interval(values)
 
 
-def test_an_interval_of_few_values_covers_what_it_should_at_least_nearly():
+def test_intervals_of_five_values_cover_the_mean_in_about_95_percent():
     values = np.random.default_rng(1).normal(size=(400, 5))
     ends = np.array([interval(row) for row in values])
     assert np.mean((ends[:, 0] <= 0) & (ends[:, 1] >= 0)) > 0.89
 
 
 @pytest.mark.parametrize(
-    ("parts", "expected"),
+    ("margins", "expected"),
     [
         ([UP], "shows"),
         ([UP, UP], "shows"),
@@ -48,28 +48,28 @@ def test_an_interval_of_few_values_covers_what_it_should_at_least_nearly():
         ([], "not resolved with 0 seeds"),
     ],
 )
-def test_one_rule_for_all(parts, expected):
-    assert verdict({str(i): values for i, values in enumerate(parts)}) == expected
+def test_verdicts_follow_the_rule(margins, expected):
+    assert verdict({str(i): values for i, values in enumerate(margins)}) == expected
 
 
-def test_a_part_is_told_with_its_error_and_interval_if_there_are_enough_seeds():
+def test_a_margin_has_an_error_and_an_interval_if_there_are_enough_seeds():
     assert described("rise", UP[:4]) == "rise +1.1"
     assert described("rise", UP[:0]) == "rise"
-    # The deviation is .114, its fifth root of five .051.
+    # The standard deviation is .114; divided by the root of five it is .051.
     assert described("rise", UP).startswith("rise +1 ± 0.05 [0.9")
 
 
-def test_slopes_by_seed():
+def test_slopes_per_seed():
     positions = [1, 2, 4]
     values = np.array([[2 * x + 1, -x] for x in positions])
     np.testing.assert_allclose(slope(values, positions), [2, -1])
 
 
 def logged(folder, accuracies, layca):
-    """Logs runs by seed, in another order than theirs."""
+    """Logs runs in the reverse order of their seeds."""
     for seed, accuracy in reversed(list(accuracies.items())):
         run = training(task="mnist5k-mlp", seed=seed, layca=layca)
-        Log("laptop", "fig2", folder).append({"config": run.numbers(), "test_accuracy": accuracy})
+        Log("laptop", "fig2", folder).append({"config": run.fields(), "test_accuracy": accuracy})
 
 
 def sides():
@@ -78,7 +78,7 @@ def sides():
     ]
 
 
-def test_sides_are_paired_by_seed_without_those_that_miss_or_were_lost(tmp_path):
+def test_sides_are_paired_by_seed_and_missing_or_diverged_runs_left_out(tmp_path):
     logged(tmp_path, {0: 0.9, 1: 0.7, 2: 0.8, 3: 0.6, 4: 0.5, 6: 0.4}, layca=True)
     logged(tmp_path, {0: 0.89, 1: 0.68, 2: 0.79, 3: 0.58, 5: 0.5, 6: None}, layca=False)
     first, second = Results("laptop", tmp_path).paired(sides())
@@ -86,34 +86,34 @@ def test_sides_are_paired_by_seed_without_those_that_miss_or_were_lost(tmp_path)
     np.testing.assert_allclose(first - second, [0.01, 0.02, 0.01, 0.02], atol=1e-9)
 
 
-def test_without_any_pair_a_run_is_named(tmp_path):
+def test_without_any_pair_the_error_names_a_run(tmp_path):
     logged(tmp_path, {0: 0.9}, layca=True)
     logged(tmp_path, {1: 0.9}, layca=False)
     with pytest.raises(MissingRunError, match=r'"layca": false.*"seed": 0'):
         Results("laptop", tmp_path).paired(sides())
 
 
-def test_what_was_found_and_what_follows():
+def test_a_claim_is_judged_by_its_margins():
     claim = Claim("It rises", "yes", lambda results: Finding("up", {"rise": UP}))
     ours, found = judged(claim, None)
     assert ours.startswith("up; rise +1 ± 0.05 [")
     assert found == "shows"
 
 
-def turned(seed, distances, accuracy, train_accuracy=1.0):
-    """A logged line with layers that ended at these distances."""
+def line_with(seed, distances, accuracy, train_accuracy=1.0):
+    """Returns a logged line whose layers ended at these distances."""
     curves = {"train_accuracy": [train_accuracy], "rotation": {str(i): [d] for i, d in enumerate(distances)}}
     config = {"task": "mnist5k-mlp", "seed": seed, "learning_rate": len(distances) + accuracy}
     return {"config": config, "test_accuracy": accuracy, "curves": curves}
 
 
-def test_rank_correlations_are_spearmans_by_seed_over_runs_that_were_trained(tmp_path):
+def test_rank_correlations_are_spearmans_per_seed_over_trained_runs(tmp_path):
     rng = np.random.default_rng(0)
     points = {seed: rng.uniform(size=(10, 3)) for seed in (0, 1)}
-    # Too few with seed 2; with seed 0 one that is not trained and one that was lost.
+    # Seed 2 has too few runs; seed 0 also has one that is not trained and one that diverged.
     points[2] = rng.uniform(size=(3, 3))
-    lines = [turned(seed, row[:2], row[2]) for seed, rows in points.items() for row in rows]
-    lines += [turned(0, [0.9, 0.9], 0.1, train_accuracy=0.9), turned(0, [None, 0.9], 0.2)]
+    lines = [line_with(seed, row[:2], row[2]) for seed, rows in points.items() for row in rows]
+    lines += [line_with(0, [0.9, 0.9], 0.1, train_accuracy=0.9), line_with(0, [None, 0.9], 0.2)]
     for line in lines:
         Log("laptop", "fig2", tmp_path).append(line)
     ours, parts = rotation_accuracy.predicts(Setup("mnist5k-mlp"), Results("laptop", tmp_path))

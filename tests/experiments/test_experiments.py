@@ -1,4 +1,4 @@
-"""Figures and claims: what they run, that they draw from logs alone, and the command line."""
+"""Tests the runs, figures and claims of all experiments, and the command line."""
 
 import json
 import shutil
@@ -16,17 +16,17 @@ from experiments.experiment import FIRST, experiment, names_of
 from experiments.log import RESULTS, Log, key
 from experiments.presets import PRESETS, SECTION5, SECTION6
 from experiments.results import MissingRunError, Results
-from experiments.runs import Training, training
+from experiments.runs import Training, config_key, training
 from experiments.variants import Language
 
 README = Path(train.__file__).parent / "experiments" / "README.md"
 
 
 def line(run):
-    """What the log would have of a run; numbers are arbitrary and differ between runs."""
-    rng = np.random.default_rng(zlib.crc32(key(run.numbers()).encode()))
-    found = {"config": run.numbers(), "seconds": 1.0, "test_accuracy": float(rng.uniform(0.5, 1))}
-    epochs = run.numbers().get("epochs", 1)
+    """Returns a log line for a run, with arbitrary values that differ between runs."""
+    rng = np.random.default_rng(zlib.crc32(config_key(run).encode()))
+    found = {"config": run.fields(), "seconds": 1.0, "test_accuracy": float(rng.uniform(0.5, 1))}
+    epochs = run.fields().get("epochs", 1)
     if isinstance(run, Language):
         shape = len(run.powers), len(run.seeds)
         return {**found, "choice": rng.uniform(size=shape).tolist(), "loss": rng.uniform(size=shape).tolist()}
@@ -41,17 +41,17 @@ def line(run):
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
-    """A folder of logs that lack nothing of the laptop preset."""
+    """Returns a folder with logs of all runs of preset laptop."""
     folder = tmp_path_factory.mktemp("results")
     fill(folder, "laptop", lambda i, run: line(run))
     return folder
 
 
 def fill(folder, preset, line_of):
-    """Logs what `line_of` gives of all runs of a preset, also of those that follow from a choice."""
+    """Logs `line_of` all runs of a preset, including those at chosen rates."""
     for name in [name for name in names_of(preset) for _ in range(2)]:
         results = Results(preset, folder)
-        missing = {key(run.numbers()): run for run in experiment(name).known(results)}
+        missing = {config_key(run): run for run in experiment(name).known(results)}
         for i, (number, run) in enumerate(missing.items()):
             if number not in results:
                 Log(preset, experiment(name).log, folder).append(line_of(i, run))
@@ -59,18 +59,18 @@ def fill(folder, preset, line_of):
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", NAMES)
-def test_runs_are_possible_and_named_once(name, preset):
+def test_runs_have_known_tasks_and_distinct_keys(name, preset):
     if preset not in experiment(name).presets:
         return
     runs = experiment(name).runs(preset)
     assert runs or name in ("fig6", "rotation-accuracy")
-    keys = [key(run.numbers()) for run in runs]
+    keys = [config_key(run) for run in runs]
     assert len(set(keys)) == len(keys)
     assert {run.task() for run in runs} <= {*train.TASKS, "text"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_draws_and_measures_from_logs_alone(name, full):
+def test_figures_and_claims_come_from_logs_alone(name, full):
     module, results = experiment(name), Results("laptop", full)
     assert module.draw("laptop", results).axes
     for claim in module.claims("laptop"):
@@ -81,7 +81,7 @@ def test_draws_and_measures_from_logs_alone(name, full):
         assert "|" not in claim.text + claim.paper + ours
 
 
-def test_finished_runs_are_not_repeated_and_figures_come_out_the_same(full, tmp_path, capsys):
+def test_finished_runs_are_not_repeated_and_figures_are_reproducible(full, tmp_path, capsys):
     logs = {path: path.read_bytes() for path in full.rglob("*.jsonl")}
     drawn = []
     for figures in (tmp_path / "1", tmp_path / "2"):
@@ -91,8 +91,8 @@ def test_finished_runs_are_not_repeated_and_figures_come_out_the_same(full, tmp_
     assert {path: path.read_bytes() for path in full.rglob("*.jsonl")} == logs
 
 
-def lost(found):
-    """A line as a run leaves it that is lost in its second epoch."""
+def diverged(found):
+    """Returns the line of a run that diverges in its second epoch."""
     found = {**found, "test_accuracy": None}
     if "curves" in found:
         rotation = {layer: [0.1, None] for layer in found["curves"]["rotation"]}
@@ -103,9 +103,9 @@ def lost(found):
 
 @pytest.mark.parametrize("preset", [pytest.param("laptop", marks=pytest.mark.slow), "small"])
 @pytest.mark.parametrize("every", [1, 3])
-def test_tables_and_figures_bear_runs_that_were_lost(every, preset, tmp_path):
+def test_tables_and_figures_work_with_diverged_runs(every, preset, tmp_path):
     def line_of(i, run):
-        return lost(line(run)) if i % every == 0 and isinstance(run, Training) else line(run)
+        return diverged(line(run)) if i % every == 0 and isinstance(run, Training) else line(run)
 
     fill(tmp_path, preset, line_of)
     table = summary(Results(preset, tmp_path))
@@ -125,12 +125,12 @@ def test_a_missing_run_is_named(full, tmp_path, capsys):
     assert not (tmp_path / "figures").exists()
 
 
-def test_experiments_are_found_and_come_in_the_order_of_the_paper():
-    # What is named in the order exists; one that is not comes last.
+def test_all_experiments_are_found_in_the_order_of_the_paper():
+    # All names of the order exist; the only one that is not named there comes last.
     assert (*FIRST, "rotation-accuracy") == NAMES
 
 
-def test_a_missing_gpu_is_said_before_anything_is_written(tmp_path, monkeypatch, capsys):
+def test_a_missing_gpu_is_reported_before_any_file_is_written(tmp_path, monkeypatch, capsys):
     def fail():
         raise RuntimeError("no driver")
 
@@ -147,7 +147,7 @@ def test_a_typo_suggests_the_nearest_name(capsys):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_list_counts_runs(preset, tmp_path, capsys):
+def test_list_counts_the_runs(preset, tmp_path, capsys):
     assert main(["all", "--list", "--preset", preset], tmp_path) == 0
     names = names_of(preset)
     rows = capsys.readouterr().out.splitlines()[1 : len(names) + 1]
@@ -158,7 +158,7 @@ def test_list_counts_runs(preset, tmp_path, capsys):
 
 
 def minutes_of(listed):
-    """The minutes that `--list` tells, by name."""
+    """Returns the minutes that `--list` prints, by name."""
     rows = [row.split() for row in listed.splitlines()]
     return {row[0]: float(row[4]) for row in rows if row[0] in NAMES}
 
@@ -171,10 +171,10 @@ def test_the_laptop_preset_takes_at_most_three_hours_and_a_figure_45_minutes(tmp
     assert max(minutes.values()) <= 45
 
 
-def test_the_small_preset_takes_at_most_sixteen_hours_of_a_core_and_five_seeds(tmp_path, capsys):
+def test_the_small_preset_has_five_seeds_and_takes_at_most_sixteen_hours_of_a_core(tmp_path, capsys):
     main(["all", "--list", "--preset", "small"], tmp_path)
     minutes = minutes_of(capsys.readouterr().out)
-    # Budgets of their own, in both presets: six hours and three.
+    # These two have separate budgets of six and three hours for both presets together.
     assert minutes.pop("tangent") <= 5 * 60
     assert minutes.pop("rates") <= 60
     assert sum(minutes.values()) <= 16 * 60
@@ -189,17 +189,17 @@ def test_the_most_telling_runs_of_small_come_first_and_in_pairs():
     assert [(c.task, c.seed, c.optimizer, c.layca) for c in begun] == [
         ("cifar16-vgg25", seed, *side) for seed in (0, 1) for side in sides
     ]
-    assert {key(run.numbers()) for run in tuned.runs("small")} <= {
-        key(run.numbers()) for run in first.runs("small")
+    assert {config_key(run) for run in tuned.runs("small")} <= {
+        config_key(run) for run in first.runs("small")
     }
 
 
-def test_what_a_preset_lacks_is_refused(capsys):
+def test_an_experiment_that_a_preset_lacks_is_refused(capsys):
     assert main(["fig1a", "--preset", "small"]) == 2
     assert "preset small has no fig1a" in capsys.readouterr().err
 
 
-def test_tuned_methods_have_the_rates_that_their_runs_choose():
+def test_tuned_methods_have_the_rates_that_the_logs_choose():
     for preset, task in tuned.TASKS.items():
         results = Results(preset, RESULTS)
         for method, power in tuned.CHOSEN[task].items():
@@ -222,14 +222,14 @@ def test_dry_run_of_everything(preset, capsys):
     assert main(["all", "--dry-run", "--preset", preset]) == 0
 
 
-def test_no_run_stands_in_two_logs():
+def test_no_run_is_in_two_logs():
     names = {path.stem for path in (RESULTS / "laptop").glob("*.jsonl")} - {"pairs"}
-    stands = [name for name in names for _ in Log("laptop", name).read()]
-    assert len(stands) == len(Results("laptop", RESULTS))
+    runs = [name for name in names for _ in Log("laptop", name).read()]
+    assert len(runs) == len(Results("laptop", RESULTS))
 
 
 @pytest.mark.parametrize("preset", ["laptop", "small"])
-def test_figure_2_has_the_learning_rates_that_figure_7_found(preset):
+def test_figure_2_has_the_learning_rates_that_figure_7_chooses(preset):
     results = Results(preset, RESULTS)
     for task in dict.fromkeys(run.task() for run in fig7.runs(preset)):
         try:
@@ -240,18 +240,18 @@ def test_figure_2_has_the_learning_rates_that_figure_7_found(preset):
 
 
 def logged_choice(folder, task, held_out, tested):
-    """Logs runs of one seed with given accuracies, epoch by epoch, at each of Figure 7's rates."""
+    """Logs, at each of Figure 7's rates, a run of one seed with these accuracies per epoch."""
     for (run, *_), (chosen_by, found) in zip(
         fig7.candidates(task), zip(held_out, tested, strict=True), strict=True
     ):
         curves = {"validation_accuracy": chosen_by, "test_accuracy": found}
-        Log("paper", "fig7", folder).append({"config": run.numbers(), "curves": curves})
+        Log("paper", "fig7", folder).append({"config": run.fields(), "curves": curves})
     return Results("paper", folder)
 
 
 @pytest.mark.parametrize(("task", "counts"), [("c10-cnn1", (2, 0.5)), ("tiny-cnn", (1, 0.9))])
 def test_figure_7_chooses_and_plots_the_same_epoch(task, counts, tmp_path):
-    # The best epoch is the first of rate 1 (0.8 held out, 0.9 tested), the best last one that of rate 2.
+    # Rate 1 has the best epoch, its first (0.8 held out, 0.9 tested); rate 2 has the best last epoch.
     held_out = [[0.1, 0.2], [0.8, 0.3], [0.4, 0.5], *[[None, 0.1]] * 7]
     tested = [[0.1, 0.2], [0.9, 0.3], [0.4, 0.5], *[[None, 0.1]] * 7]
     results = logged_choice(tmp_path, task, held_out, tested)
@@ -278,23 +278,25 @@ def test_rates_are_chosen_by_1000_images_or_by_several_seeds():
             assert {run.config.learning_rate for run in fig7.runs(preset) if run.config.layca} >= {3**-3}
 
 
-@pytest.mark.parametrize(("task", "looks"), [("c10-cnn2", 250), ("tiny-cnn", 80), ("mnist5k-vgg", 7)])
-def test_the_papers_own_tasks_look_at_test_images_after_every_epoch(task, looks, monkeypatch):
+@pytest.mark.parametrize(("task", "evaluations"), [("c10-cnn2", 250), ("tiny-cnn", 80), ("mnist5k-vgg", 7)])
+def test_the_papers_tasks_evaluate_after_every_epoch_and_small_tasks_about_six_times(
+    task, evaluations, monkeypatch
+):
     run = training(task=task)
     seen = []
     monkeypatch.setattr(Training, "records", lambda self, data_dir, every: seen.append(every))
     monkeypatch.setattr(Training, "summary", lambda self, records, data_dir: {})
     run.execute(None)
     epochs = run.config.epochs
-    assert sum(epoch in (1, epochs) or epoch % seen[0] == 0 for epoch in range(1, epochs + 1)) == looks
+    assert sum(epoch in (1, epochs) or epoch % seen[0] == 0 for epoch in range(1, epochs + 1)) == evaluations
 
 
-def test_the_toy_of_the_papers_preset_takes_all_steps_and_looks_at_5000_images_every_epoch():
+def test_the_toy_of_the_papers_preset_takes_all_steps_and_tests_5000_images_every_epoch():
     # Section 3: 4,000 steps; A.1: 500 epochs.
     assert {(run.until_loss, toy.STEPS) for run in experiment("fig1a").runs("paper")} == {(0.0, 4000)}
     assert {(run.every, run.test_images) for run in experiment("fig1b").runs("paper")} == {(1, 5000)}
 
 
 @pytest.mark.parametrize("preset", ["laptop", "small"])
-def test_the_readme_has_the_table_of_the_logs(preset):
+def test_the_readme_has_the_tables_of_the_logs(preset):
     assert summary(Results(preset, RESULTS)) in README.read_text()

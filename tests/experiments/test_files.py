@@ -1,4 +1,4 @@
-"""Logs and figures that cannot be read or written, and two commands at once."""
+"""Tests logs and figures that cannot be read or written, and two commands at once."""
 
 import json
 import threading
@@ -30,7 +30,7 @@ def command_line_as_it_was(monkeypatch):
         ("figures/laptop/fig1a.png", None, "fig1a.png is no file"),
     ],
 )
-def test_what_cannot_be_written_is_said_before_a_run(folder, file, expected, tmp_path, capsys):
+def test_unwritable_files_are_reported_before_a_run(folder, file, expected, tmp_path, capsys):
     for path in filter(None, [folder]):
         (tmp_path / path).mkdir(parents=True)
     for path in filter(None, [file]):
@@ -52,9 +52,9 @@ def log_of(folder, line):
     return log
 
 
-def test_a_field_that_a_line_lacks_is_named_with_its_place(tmp_path, capsys):
+def test_the_error_names_a_missing_field_and_its_line(tmp_path, capsys):
     run = training(task="mnist5k-mlp")
-    log = log_of(tmp_path, json.dumps({"config": run.numbers(), "test_accuracy": 0.5, "curves": {}}))
+    log = log_of(tmp_path, json.dumps({"config": run.fields(), "test_accuracy": 0.5, "curves": {}}))
     assert main(["fig3", "--draw"], tmp_path, tmp_path) == 1
     assert f"{log.path}:1 has no field 'rotation'" in capsys.readouterr().err
 
@@ -68,7 +68,7 @@ def test_a_field_that_a_line_lacks_is_named_with_its_place(tmp_path, capsys):
         '{"config": {}, "test_accuracy": {}}',
     ],
 )
-def test_a_line_of_other_types_is_skipped(line, tmp_path, capsys):
+def test_a_line_with_fields_of_wrong_types_is_skipped(line, tmp_path, capsys):
     log = log_of(tmp_path, line)
     assert main(["summary"], tmp_path) == 0
     assert f"{log.path}:1 is damaged and was skipped" in capsys.readouterr().err
@@ -86,7 +86,7 @@ def test_a_run_that_another_command_has_begun_is_left_to_it(tmp_path, capsys):
         other.start()
         wait_for(second.starts)
         wait_for(waits)
-        log.append({"config": first.numbers()})
+        log.append({"config": first.fields()})
     other.join()
     assert sorted(line["config"]["seed"] for line in log.read().values()) == [0, 1]
     assert len(log.path.read_text().splitlines()) == 2

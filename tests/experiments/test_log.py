@@ -1,4 +1,4 @@
-"""Logs of runs: whole lines whatever happens, and a name that every run keeps."""
+"""Tests that logs have whole lines, and that the name of a run is stable."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.log import Log, key
-from experiments.runs import training
+from experiments.runs import config_key, training
 
 ROOT = Path(__file__).parents[2]
 APPEND = """
@@ -24,16 +24,16 @@ for i in range(125):
 def test_a_run_is_found_by_its_configuration(tmp_path):
     run, other = training(seed=1), training(seed=2)
     log = Log("laptop", "fig2", tmp_path)
-    log.append({"config": run.numbers(), "test_accuracy": 0.5})
+    log.append({"config": run.fields(), "test_accuracy": 0.5})
     read = log.read()
-    assert read[key(run.numbers())]["test_accuracy"] == 0.5
-    assert key(other.numbers()) not in read
+    assert read[config_key(run)]["test_accuracy"] == 0.5
+    assert config_key(other) not in read
 
 
 def test_the_name_of_a_run_is_stable():
-    numbers = training(learning_rate=3.0**-3, alpha=-0.1).numbers()
-    assert "data_dir" not in numbers
-    assert key(numbers) == key(json.loads(json.dumps(numbers))) == key(dict(reversed(numbers.items())))
+    config = training(learning_rate=3.0**-3, alpha=-0.1).fields()
+    assert "data_dir" not in config
+    assert key(config) == key(json.loads(json.dumps(config))) == key(dict(reversed(config.items())))
 
 
 def test_damaged_lines_are_reported_skipped_and_kept(tmp_path, capsys):
@@ -43,7 +43,7 @@ def test_damaged_lines_are_reported_skipped_and_kept(tmp_path, capsys):
     with log.path.open("ab") as file:
         file.write(b"\n".join(damaged))
     before = log.path.read_bytes()
-    # The last line has no end: what is added must not become part of it.
+    # The last line has no newline: the next line must not become part of it.
     log.append({"config": {"seed": 2}})
     assert [run["config"]["seed"] for run in log.read().values()] == [0, 2]
     assert log.path.read_bytes().startswith(before)

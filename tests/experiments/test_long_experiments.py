@@ -1,4 +1,4 @@
-"""Runs of experiments that take minutes: cut and continued, on data and a device that the log names."""
+"""Tests that long runs continue after an interruption, and that logs name the data and the device."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ JPEG = Source("CIFAR-10, JPEG 75", "JPEG", 75, 50_000, 10_000, "ab" * 32)
 
 @pytest.fixture
 def long(monkeypatch, tmp_path):
-    """Every run counts as one that takes minutes."""
+    """Treats every run as a long one."""
     monkeypatch.setattr(runs, "LONG", 0)
     monkeypatch.setattr(runs, "UNFINISHED", tmp_path / "unfinished")
     return tmp_path
@@ -35,7 +35,7 @@ def long(monkeypatch, tmp_path):
 
 @dataclass(frozen=True)
 class Ended(Training):
-    """A run that is asked to end in an epoch, when it gets there the first time, and says what it trained."""
+    """A run that records its steps, and that is asked to end when it first reaches an epoch."""
 
     epoch: int
     trained: list
@@ -49,12 +49,12 @@ class Ended(Training):
 
         return self.summary(self.records(data_dir, 1, look), data_dir)
 
-    def numbers(self):
-        return {**Training(self.config).numbers(), "program": "ended"}
+    def fields(self):
+        return {**Training(self.config).fields(), "program": "ended"}
 
 
 @pytest.mark.slow
-def test_a_run_that_was_ended_goes_on_and_is_logged_as_if_it_had_not_been(long, monkeypatch):
+def test_an_interrupted_run_continues_and_is_logged_like_an_uninterrupted_one(long, monkeypatch):
     config = training(**FLAGS).config
     with monkeypatch.context() as short:
         short.setattr(runs, "LONG", 1e9)
@@ -70,13 +70,13 @@ def test_a_run_that_was_ended_goes_on_and_is_logged_as_if_it_had_not_been(long, 
     (found,) = log.read().values()
     assert run.trained == [8, 16, 24, 32]
     assert {**found, "seconds": 0} == {**whole, "seconds": 0}
-    # All four epochs count, although the second process trained two.
+    # The seconds of both processes count.
     assert found["seconds"] > 0
     assert not unfinished(run).exists()
 
 
 @pytest.mark.slow
-def test_what_is_looked_at_survives_too(long, monkeypatch):
+def test_extra_fields_of_records_survive_in_a_long_run(long, monkeypatch):
     config = training(**FLAGS, optimizer="adam", layca=False).config
     found = line(Shares(config), None)
     monkeypatch.setattr(runs, "LONG", 1e9)
@@ -103,11 +103,11 @@ def test_a_line_names_the_device_the_precision_and_the_data(monkeypatch):
     assert line(run, None)["data"] == JPEG._asdict()
 
 
-def test_runs_on_other_data_are_not_added_to_a_log(monkeypatch, tmp_path):
+def test_runs_on_other_data_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(runs, "load", lambda config, data_dir: SimpleNamespace(source=JPEG))
     old, new = training(task="c10-cnn1", seed=0), training(task="c10-cnn1", seed=1)
     log = Log("paper", "fig2", tmp_path)
-    log.append({"config": old.numbers(), "data": {**JPEG._asdict(), "name": "CIFAR-10"}})
+    log.append({"config": old.fields(), "data": {**JPEG._asdict(), "name": "CIFAR-10"}})
     before = log.path.read_bytes()
     message = "logs of c10-cnn1 on CIFAR-10, and the data here are CIFAR-10, JPEG 75"
     with pytest.raises(DataError, match=message):
@@ -116,7 +116,7 @@ def test_runs_on_other_data_are_not_added_to_a_log(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_data_go_to_the_device_once_for_runs_that_share_them(monkeypatch):
+def test_runs_that_share_data_place_them_once(monkeypatch):
     runs._load.cache_clear()
     placed = []
     monkeypatch.setattr(runs, "place", lambda *arguments: placed.append(arguments) or place(*arguments))
@@ -128,7 +128,7 @@ def test_data_go_to_the_device_once_for_runs_that_share_them(monkeypatch):
 
 
 @pytest.mark.parametrize(("backend", "cached"), [("gpu", True), ("cpu", False)])
-def test_processes_share_a_device_and_what_was_compiled(backend, cached, monkeypatch):
+def test_processes_share_a_device_and_compiled_programs(backend, cached, monkeypatch):
     monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     before = jax.config.jax_compilation_cache_dir
@@ -138,7 +138,7 @@ def test_processes_share_a_device_and_what_was_compiled(backend, cached, monkeyp
         folder = jax.config.jax_compilation_cache_dir
         assert folder == (str(work.COMPILED) if cached else None)
         assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
-        # What somebody has chosen stays.
+        # A folder that the user has chosen is kept.
         jax.config.update("jax_compilation_cache_dir", "elsewhere")
         prepare_device()
         assert jax.config.jax_compilation_cache_dir == "elsewhere"
@@ -150,7 +150,7 @@ def test_processes_share_a_device_and_what_was_compiled(backend, cached, monkeyp
 def logged(folder, run, seconds, epochs, **more):
     curves = {"train_loss": [1.0] * epochs, "train_accuracy": [1.0] * epochs, "test_accuracy": [0.5] * epochs}
     curves["rotation"] = {"layers/0/kernel": [0.1] * epochs}
-    line = {"config": run.numbers(), "seconds": seconds, "test_accuracy": 0.5, "curves": curves, **more}
+    line = {"config": run.fields(), "seconds": seconds, "test_accuracy": 0.5, "curves": curves, **more}
     Log("paper", "fig2", folder).append(line)
 
 
@@ -159,18 +159,18 @@ def minutes(name, folder):
     return float(row.split()[4])
 
 
-def test_the_list_estimates_from_epochs_that_were_logged(tmp_path):
+def test_list_estimates_minutes_from_logged_epochs(tmp_path):
     c10 = [run for run in fig2_runs("paper") if run.config.task == "c10-cnn1"]
-    # Waits of 10, 20, 40, 80 and 160 epochs and 20 more after each, with Layca and without.
+    # Five runs wait 10, 20, 40, 80 and 160 epochs and take 20 more, with Layca and without.
     epochs = 2 * (310 + 5 * 20)
     assert minutes("plateau-length", tmp_path) == pytest.approx(epochs * 15 / 60, abs=0.1)
-    # Stopped early: 2 seconds per epoch.
+    # This run stopped early, after 2 seconds per epoch.
     logged(tmp_path, c10[0], seconds=20.0, epochs=10)
     assert minutes("plateau-length", tmp_path) == pytest.approx(epochs * 2 / 60, abs=0.1)
 
 
-def test_tables_and_figures_name_data_that_are_a_copy(tmp_path):
-    for run in {str(run.numbers()): run for run in fig2_runs("paper")}.values():
+def test_tables_and_figures_name_a_copy_of_the_data(tmp_path):
+    for run in {str(run.fields()): run for run in fig2_runs("paper")}.values():
         logged(tmp_path, run, 1.0, 2, data=JPEG._asdict() if run.task() == "c10-cnn1" else {"name": "other"})
     results = Results("paper", tmp_path)
     name = "c10-cnn1: CIFAR-10, JPEG 75"

@@ -1,4 +1,4 @@
-"""Runs as jobs of Slurm, whose commands are replaced by ones that write down what they are told."""
+"""Tests jobs of Slurm, whose commands are replaced by scripts that record their arguments."""
 
 import stat
 from types import SimpleNamespace
@@ -9,7 +9,8 @@ from submitit.helpers import DelayedSubmission
 
 from experiments import __main__ as command_line
 from experiments import cluster, work
-from experiments.log import Log, key
+from experiments.log import Log
+from experiments.runs import config_key
 
 COMMANDS = {
     # Jobs are numbered from 12.
@@ -25,7 +26,7 @@ echo "Submitted batch job $((11 + $(wc -l < $FAKE/calls)))"
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    """The folder of what Slurm was told: `script`, the last one, and `states`, that of jobs."""
+    """Returns the folder of the fake Slurm: `script` is the last one submitted, `states` those of jobs."""
     folder = tmp_path / "slurm"
     folder.mkdir()
     (folder / "states").touch()
@@ -49,7 +50,7 @@ def ctrl_c(seconds):
 
 
 def end(folder, job, outcome, value):
-    """What submitit leaves of a job that has ended."""
+    """Writes the file that submitit writes when a job ends."""
     from submitit.core.utils import cloudpickle_dump
 
     (place,) = (folder / "jobs" / "laptop" / "slurm").glob(f"*/{job}_submitted.pkl")
@@ -57,7 +58,7 @@ def end(folder, job, outcome, value):
 
 
 def submitted(folder):
-    """The runs' jobs, by seed."""
+    """Returns the names of the jobs by the seed of their run."""
     paths = sorted((folder / "jobs" / "laptop" / "slurm").glob("*/*_submitted.pkl"))
     seeds = [DelayedSubmission.load(path).function.run.seed for path in paths]
     return dict(zip(seeds, [path.name.removesuffix("_submitted.pkl") for path in paths], strict=True))
@@ -70,10 +71,10 @@ def logged(folder):
 
 
 def found(run):
-    return {"config": run.numbers(), "test_accuracy": 0.5}
+    return {"config": run.fields(), "test_accuracy": 0.5}
 
 
-def test_an_array_a_run_a_job_left_and_found_again(tmp_path, slurm, capsys, monkeypatch):
+def test_jobs_of_an_array_are_left_found_again_and_logged(tmp_path, slurm, capsys, monkeypatch):
     runs = [Quick("works", seed, "") for seed in range(4)]
     arguments = ("--cluster", "slurm", "--jobs", "3", "--time-limit", "90")
     assert command(tmp_path, runs, *arguments) == 0
@@ -86,7 +87,7 @@ def test_an_array_a_run_a_job_left_and_found_again(tmp_path, slurm, capsys, monk
     assert command(tmp_path, runs, *arguments) == 0
     assert "4 jobs stay" in capsys.readouterr().out
     assert len((slurm / "calls").read_text().splitlines()) == 1
-    # One has ended well, one badly, one was cancelled, one runs: two are submitted again, two waited for.
+    # One succeeded, one failed, one was cancelled, one runs: the failed and the cancelled are resubmitted.
     end(tmp_path, "12_0", "success", found(runs[0]))
     end(tmp_path, "12_1", "error", "Traceback")
     (slurm / "states").write_text("12_2|CANCELLED|\n12_3|RUNNING|\n")
@@ -96,8 +97,8 @@ def test_an_array_a_run_a_job_left_and_found_again(tmp_path, slurm, capsys, monk
     assert logged(tmp_path) == [0]
     assert submitted(tmp_path) == {0: "12_0", 1: "13_0", 2: "13_1", 3: "12_3"}
 
-    # As they are waited for, one fails, which is named, and all others are logged; no figure is drawn.
-    def between_two_looks(seconds):
+    # While the command waits, one fails and is named; the others are logged; no figure is drawn.
+    def between_two_queries(seconds):
         end(tmp_path, "12_3", "success", found(runs[3]))
         end(tmp_path, "13_0", "success", found(runs[1]))
         end(tmp_path, "13_1", "error", "Traceback")
@@ -106,14 +107,14 @@ def test_an_array_a_run_a_job_left_and_found_again(tmp_path, slurm, capsys, monk
             "slurmstepd: error: DUE TO TIME LIMIT\n\nsrun: error: task 0: Terminated\n"
         )
 
-    cluster.time.sleep = between_two_looks
+    cluster.time.sleep = between_two_queries
     assert command(tmp_path, runs, *arguments) == 1
     said = capsys.readouterr().err
-    assert f"run {key(runs[2].numbers())} failed: slurmstepd: error: DUE TO TIME LIMIT (its log is in" in said
+    assert f"run {config_key(runs[2])} failed: slurmstepd: error: DUE TO TIME LIMIT (its log is in" in said
     assert "13_1_0_log.err)" in said
     assert logged(tmp_path) == [0, 1, 3]
     assert not (tmp_path / "figures").exists()
-    # The last one is a job of its own, no array.
+    # A single run is submitted without an array.
     cluster.time.sleep = lambda seconds: end(tmp_path, "14", "success", found(runs[2]))
     assert command(tmp_path, runs, *arguments) == 0
     assert "--array" not in (slurm / "script").read_text()
@@ -121,14 +122,14 @@ def test_an_array_a_run_a_job_left_and_found_again(tmp_path, slurm, capsys, monk
     assert (tmp_path / "figures" / "laptop" / "fig1a.png").exists()
 
 
-def test_what_another_command_logs_meanwhile_is_logged_once(tmp_path, slurm):
+def test_a_run_that_another_command_logs_meanwhile_is_logged_once(tmp_path, slurm):
     run = Quick("works", 0, "")
 
-    def between_two_looks(seconds):
+    def between_two_queries(seconds):
         end(tmp_path, "12", "success", found(run))
         Log("laptop", "fig1a", tmp_path / "results").append(found(run))
 
-    cluster.time.sleep = between_two_looks
+    cluster.time.sleep = between_two_queries
     assert command(tmp_path, [run], "--cluster", "slurm") == 0
     assert len((tmp_path / "results" / "laptop" / "fig1a.jsonl").read_text().splitlines()) == 1
     assert "#SBATCH --time=240" in (slurm / "script").read_text()
@@ -146,7 +147,7 @@ def test_the_result_of_another_run_is_not_logged(tmp_path, slurm, capsys):
     assert logged(tmp_path) == []
 
 
-def test_files_that_were_cut_short_cost_no_more_than_their_run(tmp_path, slurm):
+def test_truncated_files_only_affect_their_own_run(tmp_path, slurm):
     run = Quick("works", 0, "")
     assert command(tmp_path, [run], "--cluster", "slurm") == 0
     (place,) = (tmp_path / "jobs" / "laptop" / "slurm").glob("*/12_submitted.pkl")
@@ -157,7 +158,7 @@ def test_files_that_were_cut_short_cost_no_more_than_their_run(tmp_path, slurm):
     assert logged(tmp_path) == [0]
 
 
-def test_what_slurm_refuses_is_said(tmp_path, slurm, capsys):
+def test_refusals_of_slurm_are_reported(tmp_path, slurm, capsys):
     (slurm / "sbatch").write_text("#!/bin/sh\necho invalid partition >&2; exit 1\n")
     assert command(tmp_path, [Quick("works", 0, "")], "--cluster", "slurm") == 2
     assert "sbatch refused the jobs: invalid partition" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The programs of Section 3 and of the claims without a figure, against NumPy in float64."""
+"""Tests the network of Section 3 and the claims without a figure against NumPy in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def network(seed=0):
 
 
 def backward(outputs, behind, labels, gates=None):
-    """The gradient of each image's loss: the trained layer's output before and after its ReLU."""
+    """Returns the gradients of each image's loss with respect to the output before and after the ReLU."""
     x, passed = outputs, []
     for i, kernel in enumerate(behind):
         gate = gates[i - 1] if gates is not None and i > 0 else x > 0
@@ -41,7 +41,7 @@ def backward(outputs, behind, labels, gates=None):
 
 
 def loss(outputs, behind, labels):
-    """Mean cross-entropy, and the accuracy."""
+    """Returns the mean cross-entropy and the accuracy."""
     x = outputs
     for kernel in behind:
         x = np.maximum(x, 0) @ kernel
@@ -91,7 +91,7 @@ def test_one_layer_trains_until_its_loss_or_for_all_steps(until_loss, expected, 
     toy.until_trained.clear_cache()
 
 
-def test_feedback_is_the_gradient_behind_the_relu():
+def test_feedback_is_the_gradient_after_the_relu():
     inputs, (kernel, *behind), labels = network(1)
     outputs = inputs @ kernel
     _, after = backward(outputs, behind, labels)
@@ -99,7 +99,7 @@ def test_feedback_is_the_gradient_behind_the_relu():
     np.testing.assert_allclose(found, after, rtol=1e-4, atol=1e-6)
 
 
-def test_variances_are_the_parts_of_the_whole():
+def test_both_variances_add_up_to_the_whole():
     rng = np.random.default_rng(0)
     squares = {"a": rng.lognormal(size=(3, 4)), "b": 1e-6 * rng.lognormal(size=50), "c": np.array([0.0, 1.0])}
     between, inside = variances(squares)
@@ -121,7 +121,7 @@ def test_without_projection_is_layca_without_the_tangent():
     assert np.abs(updates[0] - updates[2]).max() > 1e-3
 
 
-def test_the_learning_rate_waits_as_long_as_it_should():
+def test_the_learning_rate_drops_after_the_wait():
     run = waiting("laptop", layca=False)[12][0]
     assert run.config.epochs == 24
     make = run.optimizer()
@@ -130,7 +130,7 @@ def test_the_learning_rate_waits_as_long_as_it_should():
     optimizer = make("sgd", False, Hyperparameters(1.0, 0.0, 0.0), {"kernel": 0}, lambda count: 1.0)
     state = optimizer.init(params)
     rates = []
-    # 1,024 images make 8 steps an epoch.
+    # 1,024 images make 8 steps per epoch.
     update = jax.jit(optimizer.update)
     for _ in range(24 * 8):
         updates, state = update(params, state, params)

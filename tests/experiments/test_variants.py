@@ -1,4 +1,4 @@
-"""Layca on any base and with any of its flags, on tasks and on text; rates chosen, then compared."""
+"""Tests Layca on any base and with any flags, on tasks and text, and the choice of rates."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from training.optimizer import Hyperparameters
 
 @pytest.mark.parametrize("flags", [{}, {"tangent": False}, {"retraction": "geodesic"}])
 @pytest.mark.parametrize("base", ["momentum", "muon"])
-def test_a_step_turns_by_the_rate_as_its_flags_say(base, flags):
+def test_a_step_follows_the_rate_and_the_flags(base, flags):
     rng = np.random.default_rng(0)
     kernel, gradient = rng.normal(size=(2, 3, 3, 2, 4))
     make = variant("mnist5k-vgg", base, -2, 0, **flags).optimizer()
@@ -33,7 +33,7 @@ def test_a_step_turns_by_the_rate_as_its_flags_say(base, flags):
         step = kernel - 3.0**-2 * oracle.norm(kernel) * gradient / oracle.norm(gradient)
         np.testing.assert_allclose(after, step * oracle.norm(kernel) / oracle.norm(step), rtol=1e-5)
     if base == "muon":
-        # The direction of the step: kernels as matrices of 18 inputs and 4 outputs, nearly orthogonal.
+        # The direction of the step, as a matrix of 18 inputs and 4 outputs, is nearly orthogonal.
         step = (after / oracle.norm(after) - kernel / oracle.norm(kernel)).reshape(18, 4)
         if flags == {}:
             across = step - (step * kernel.reshape(18, 4)).sum() / (kernel**2).sum() * kernel.reshape(18, 4)
@@ -50,7 +50,7 @@ def test_text_rotates_embeddings_as_one_vector_and_kernels_by_block():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("base", ["sgd", "muon"])
-def test_text_runs_of_several_rates_and_seeds_are_those_of_each(base):
+def test_text_runs_at_several_rates_and_seeds_equal_separate_ones(base):
     together = Language(base, 30, (-4, -3), (0, 1)).execute(None)
     alone = Language(base, 30, (-3,), (1,)).execute(None)
     for name in ("choice", "loss"):
@@ -66,10 +66,10 @@ def test_rates_are_chosen_by_held_out_images_and_then_compared(tmp_path):
     for name in cell.variants():
         for power, runs in zip(cell.powers, tangent.candidates(cell, name), strict=True):
             for run in runs:
-                # Held out, 3^-2 is best without the projection, 3^-3 with it; tested, another is.
+                # Held-out images choose 3^-2 without the projection and 3^-3 with it; test images would not.
                 best = -2 if name == "without" else -3
                 curves = {"validation_accuracy": [1 - abs(power - best) / 10], "test_accuracy": [-power / 10]}
-                log.append({"config": run.numbers(), "test_accuracy": -power / 10, "curves": curves})
+                log.append({"config": run.fields(), "test_accuracy": -power / 10, "curves": curves})
     results = Results("laptop", tmp_path)
     assert [tangent.choose(cell, name, results) for name in cell.variants()] == [-3, -2, -3]
     following = tangent.then("laptop", results, False)
@@ -80,7 +80,7 @@ def test_rates_are_chosen_by_held_out_images_and_then_compared(tmp_path):
         assert run.config.learning_rate == pytest.approx(3.0 ** (-2 if without else -3))
         assert not run.config.validation
         accuracy = 0.8 + run.config.seed / 100 - 0.01 * without
-        log.append({"config": run.numbers(), "test_accuracy": accuracy})
+        log.append({"config": run.fields(), "test_accuracy": accuracy})
     ours, parts = tangent.better(cell, "without", Results("laptop", tmp_path))
     assert ours == "at 3^-3 and 3^-2"
     np.testing.assert_allclose(parts["difference"], np.full(10, 0.01))
@@ -94,7 +94,7 @@ def test_the_peak_of_a_parabola():
     assert np.isnan(rates.peak(powers))
 
 
-def test_steps_are_those_that_are_trained():
+def test_steps_count_whole_batches():
     assert [rates.steps_of("mnist5k-mlp", length) for length in rates.LENGTHS["mnist5k-mlp"]] == [
         96,
         400,
@@ -105,7 +105,7 @@ def test_steps_are_those_that_are_trained():
 
 
 @pytest.mark.slow
-def test_a_variant_trains_and_is_logged_by_its_flags():
+def test_a_variant_trains_and_its_flags_are_logged():
     found = line(variant("mnist5k-mlp", "muon", -3, 0, epochs=1, tangent=False), None)
     assert found["config"]["program"] == "variant"
     assert (found["config"]["base"], found["config"]["tangent"]) == ("muon", False)

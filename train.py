@@ -170,6 +170,10 @@ def run(
     if data.source is not None:
         print(f"data: {data.source}")
     with Session(config, folder, data.source, overwrite=overwrite) as session:
+        print(
+            f"{config.title()}, on {devices.describe()}; compiling, so the first epoch takes longer",
+            flush=True,
+        )
         train_in(session, config, data, devices)
         session.close(stop_reason(task.stop, session.records))
     return final_accuracy(session.records)

@@ -3,9 +3,7 @@
 The page needs no network: `plotly.min.js` is written beside it.
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from datetime import timedelta
 from html import escape
 from pathlib import Path
@@ -18,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from data.writing import atomic_write
-from training.config import Config, flag
+from training.config import Config, command
 from training.report import show
 from training.run_folder import final_accuracy
 
@@ -157,21 +155,6 @@ def _panels(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[An
             if panel in panels:
                 panels[panel].setdefault(name, [None] * len(records))[index] = value
     return panels
-
-
-def command(config: Config) -> str:
-    """Returns the command line that starts a run, with nothing left to defaults."""
-    words = ["python", "train.py"]
-    if config.schedule_epochs is not None:
-        config = replace(config, epochs=config.schedule_epochs, schedule_epochs=None)
-    for name, value in asdict(config).items():
-        if name == "layca" and not value:
-            words.append("--no-layca")
-        elif value is True:
-            words.append(flag(name))
-        elif value is not False and value is not None:
-            words += [flag(name), str(value)]
-    return shlex.join(words)
 
 
 def _facts(config: Config, records: Sequence[Mapping[str, Any]]) -> str:

@@ -268,10 +268,9 @@ def comparison(config: Config) -> str:
     """
     usual = asdict(Flags(task=config.task, optimizer=config.optimizer, layca=config.layca).resolved())
     usual |= {"task": Flags.task, "optimizer": Flags.optimizer, "layca": Flags.layca}
-    settings = asdict(replace(config, layca=not config.layca, schedule_epochs=None))
-    for name in ("learning_rate", "weight_decay"):
-        del settings[name]
-    return _command({name: value for name, value in settings.items() if value != usual[name]})
+    usual |= {name: getattr(config, name) for name in ("learning_rate", "weight_decay", "schedule_epochs")}
+    other = asdict(replace(config, layca=not config.layca))
+    return _command({name: value for name, value in other.items() if value != usual[name]})
 
 
 def _command(settings: Mapping[str, object]) -> str:

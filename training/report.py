@@ -30,7 +30,7 @@ class Progress:
     def __init__(self, epochs: int, done: int = 0) -> None:
         self._epochs = epochs
         self._bar = (
-            tqdm(total=epochs, initial=done, unit=" epochs", dynamic_ncols=True)
+            tqdm(total=epochs, initial=done, unit="epoch", dynamic_ncols=True)
             if sys.stderr.isatty()
             else None
         )

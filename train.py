@@ -1,6 +1,7 @@
 """Trains a network of the paper: `python train.py --help`.
 
-Goes from the flags to a run and its loop. The loop calls the pure functions of `training/step.py`.
+`main` reads the flags, `run` trains a run in its folder, and `fit` is the loop over epochs. Its steps are in
+`training/step.py`.
 """
 
 import math
@@ -10,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -83,7 +83,6 @@ def fit(
 
     if not isinstance(data, Placed):
         data = place(data, devices, config.seed if config.validation else None)
-    where = {"device": devices.describe(), "matmul_precision": matmul_precision()}
     records = list(history)
     for epoch in range(len(records) + 1, config.epochs + 1):
         if stop_reason(task.stop, records):
@@ -102,7 +101,7 @@ def fit(
         record["seconds"] = time.perf_counter() - started
         record["rotation"] = {layer: finite(rotation[layer]) for layer in program.layers}
         record["skipped"] = skipped_steps(state.opt_state)
-        record |= where
+        record |= {"device": devices.describe(), "matmul_precision": matmul_precision()}
         if config.schedule_epochs is not None:
             record["schedule_epochs"] = config.schedule_epochs
         records.append(record)
@@ -131,7 +130,7 @@ def train_in(
     """Trains from the newest good state of a session on; `look` adds fields to the record of every epoch."""
     program = compile_program(config, devices, optimizer)
     state = session.restore(devices.abstract(jax.eval_shape(program.init, np.uint32(0), config.hparams())))
-    history = fit(
+    for new, record in fit(
         config,
         data,
         devices=devices,
@@ -139,8 +138,7 @@ def train_in(
         history=session.records,
         evaluate_every=evaluate_every,
         optimizer=optimizer,
-    )
-    for new, record in history:
+    ):
         session.log_and_checkpoint(new, {**record, **look(new)})
 
 
@@ -163,13 +161,22 @@ def run(
     """
     task, devices = TASKS[config.task], devices or all_devices()
     warn_of_idle_gpu()
+    if config.weight_decay and config.layca and config.optimizer == "sgd":
+        print("note: behind plain SGD, Layca projects weight decay away again: it has no effect on kernels")
     devices.check_batch_size(config.batch_size, task.num_training_images(config.validation))
     data = task.load(seed=config.seed, data_dir=config.data_dir)
     if not alone():
-        agree({"the data, by their sha256": _digest(data)})
+        digest = sha256()
+        for array in (data.train_images, data.train_labels, data.test_images, data.test_labels):
+            digest.update(array.tobytes())
+        agree({"the data, by their sha256": digest.hexdigest()})
     if data.source is not None:
         print(f"data: {data.source}")
     with Session(config, folder, data.source, overwrite=overwrite) as session:
+        print(
+            f"{config.title()}, on {devices.describe()}; compiling, so the first epoch takes longer",
+            flush=True,
+        )
         train_in(session, config, data, devices)
         session.close(stop_reason(task.stop, session.records))
     return final_accuracy(session.records)
@@ -194,50 +201,28 @@ def read(arguments: list[str] | None = None) -> tuple[Flags, Config, RunFolder]:
     path = new_run_path(config.task) if flags.out is None else flags.out
     folder = RunFolder(path, with_tensorboard=flags.tensorboard)
     if flags.distributed:
-        start_distributed(_facts(flags, config, path), flags.start_timeout)
+        own = ("data_dir", "start_timeout", "debug")  # in which processes may differ
+        settings = asdict(flags) | asdict(config) | {"out": str(path.absolute())}
+        facts = {flag(name): value for name, value in settings.items() if name not in own}
+        start_distributed(facts | {"the version of jax": jax.__version__}, flags.start_timeout)
     check_devices()
     if not flags.describe:
         on_primary(lambda: folder.refuse_unless_free(config, resume=flags.resume, overwrite=flags.overwrite))
     return flags, config, folder
 
 
-def _facts(flags: Flags, config: Config, path: Path) -> dict[str, object]:
-    """Returns what must be the same on all processes."""
-    found = asdict(flags) | asdict(config) | {"out": str(path.absolute())}
-    for name in ("data_dir", "start_timeout", "debug"):
-        del found[name]
-    return {flag(name): value for name, value in found.items()} | {"the version of jax": jax.__version__}
-
-
-def _digest(data: Dataset) -> str:
-    digest = sha256()
-    for array in (data.train_images, data.train_labels, data.test_images, data.test_labels):
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def answer(flags: Flags, config: Config, folder: RunFolder) -> None:
-    """Does what the command line asks for."""
-    if flags.describe:
-        print(describe_task(config))
-        return
-    if config.weight_decay and config.layca and config.optimizer == "sgd":
-        print("note: behind plain SGD, Layca projects weight decay away again: it has no effect on kernels")
-    accuracy = run(config, folder, overwrite=flags.overwrite, devices=all_devices(flags.shard_params))
-    print(f"test accuracy {math.nan if accuracy is None else accuracy:.4f}")
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line.
-
-    Returns:
-      The exit code, as of `training.errors.exit_code`; 0 also for a run that was asked to end.
-    """
+    """Runs the command line, and returns the exit code: that of `training.errors.exit_code`."""
 
     def program() -> None:
         flags, config, folder = read(arguments)
         with only_primary_prints():
-            answer(flags, config, folder)
+            if flags.describe:
+                print(describe_task(config))
+                return
+            devices = all_devices(flags.shard_params)
+            accuracy = run(config, folder, overwrite=flags.overwrite, devices=devices)
+            print(f"test accuracy {math.nan if accuracy is None else accuracy:.4f}")
 
     return exit_code("train.py", program, arguments)
 

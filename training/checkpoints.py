@@ -30,6 +30,12 @@ class Checkpoints:
     """Keeps the last three states of a run, by epoch, written in the background, whole or not at all.
 
     A checkpoint also holds a fingerprint of every leaf, so that a single changed bit is noticed.
+
+    `Session` enters the object and calls `epochs`, `path`, `save`, `restore` and `set_aside`. Another format
+    provides these, and promises the same: `restore` raises `DamagedError` or `OtherStateError`, a failed
+    write raises `FileError` at the latest on leaving, every process of a run calls every method, and a state
+    that was begun but not finished does not appear in `epochs`. The state passed to `save` is donated to the
+    next step, so `save` copies it before it returns.
     """
 
     def __init__(self, folder: Path) -> None:

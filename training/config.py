@@ -2,9 +2,10 @@
 
 import math
 import os
+import shlex
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -116,7 +117,7 @@ class Flags:
     overwrite: _Switch[bool] = False
     """Replace the run in --out."""
     tensorboard: _Switch[bool] = False
-    """Write scalars for TensorBoard to OUT/tensorboard after every epoch."""
+    """Write scalars to OUT/tensorboard after every epoch, for TensorBoard (pip install tensorboard)."""
     shard_params: _Switch[bool] = False
     """Every device keeps only its part of parameters and optimizer state, not the whole."""
     distributed: _Switch[bool] = False
@@ -251,6 +252,37 @@ def check_utf8(flag: str, path: Path) -> None:
 def flag(name: str) -> str:
     """Returns the flag of a setting."""
     return "--" + name.replace("_", "-")
+
+
+def command(config: Config) -> str:
+    """Returns the command line that starts a run, with nothing left to defaults."""
+    return _command(
+        asdict(replace(config, epochs=config.schedule_epochs or config.epochs, schedule_epochs=None))
+    )
+
+
+def comparison(config: Config) -> str:
+    """Returns the shortest command line of the run to compare with: without Layca, or with it.
+
+    Learning rate and weight decay are the task's.
+    """
+    usual = asdict(Flags(task=config.task, optimizer=config.optimizer, layca=config.layca).resolved())
+    usual |= {"task": Flags.task, "optimizer": Flags.optimizer, "layca": Flags.layca}
+    usual |= {name: getattr(config, name) for name in ("learning_rate", "weight_decay", "schedule_epochs")}
+    other = asdict(replace(config, layca=not config.layca))
+    return _command({name: value for name, value in other.items() if value != usual[name]})
+
+
+def _command(settings: Mapping[str, object]) -> str:
+    words = ["python", "train.py"]
+    for name, value in settings.items():
+        if name == "layca" and not value:
+            words.append("--no-layca")
+        elif value is True:
+            words.append(flag(name))
+        elif value is not False and value is not None:
+            words += [flag(name), str(value)]
+    return shlex.join(words)
 
 
 def _check_choice(flag: str, value: str, choices: Iterable[str]) -> None:

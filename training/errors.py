@@ -12,7 +12,7 @@ from data import DataError
 from data.writing import FileError
 from training.config import UsageError
 from training.parallel import DeviceError
-from training.processes import OtherProcessError, agree, alone, end, only_primary_prints
+from training.processes import OtherProcessError, agree, alone, end, only_primary_prints, refuse_start
 from training.run import Interrupted
 
 # Every other exception is a mistake of the program, and shows where it was made.
@@ -34,6 +34,7 @@ def exit_code(name: str, program: Callable[[], int | None], arguments: Sequence[
       What the program returns; 0 if it was asked to end, 2 if the request or the data are bad, 1 if files,
       devices or other processes ended it.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with _output():
             code = 0
@@ -50,14 +51,20 @@ def exit_code(name: str, program: Callable[[], int | None], arguments: Sequence[
             raise
         if not foreseen or isinstance(error, OtherProcessError):
             time.sleep(_PATIENCE)
-        if not foreseen or "--debug" in (sys.argv if arguments is None else arguments):
+        if not foreseen or "--debug" in arguments:
             traceback.print_exc()
         asked = isinstance(error, (UsageError, DataError)) or getattr(error, "errno", 0) == errno.ENAMETOOLONG
         code = 2 if asked else 1
         if not alone():
             end(_sentence(error), code)
         print(f"{name}: error: {_sentence(error)}", file=sys.stderr)
+        if "--distributed" in arguments and not isinstance(error, OtherProcessError):
+            refuse_start(_sentence(error))
         return code
+    except SystemExit as refused:  # by tyro, which has said why
+        if "--distributed" in arguments and refused.code:
+            refuse_start("its command line is not valid")
+        raise
 
 
 @contextmanager

@@ -3,9 +3,7 @@
 The page needs no network: `plotly.min.js` is written beside it.
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from datetime import timedelta
 from html import escape
 from pathlib import Path
@@ -18,19 +16,28 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from data.writing import atomic_write
-from training.config import Config, flag
+from training.config import Config, command
 from training.report import show
 from training.run_folder import final_accuracy
 
 # From the first layer to the last; each has a contrast of 3 or more with white and with black.
 _COLORS = ["rgb(46,125,215)", "rgb(176,80,190)", "rgb(217,98,20)"]
-_GREY, _CLEAR = "rgba(128,128,128,0.3)", "rgba(0,0,0,0)"
-_DISTANCE = "cosine distance from initialisation"
-_ANGLE = "angle of the last step (radians)"
-_STYLE = """:root { color-scheme: light dark }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: auto; padding: 16px }
-pre { white-space: pre-wrap }
-.main-svg text:not(.hoverlayer text) { fill: CanvasText !important }"""
+_DISTANCE, _ANGLE = "cosine distance from initialisation", "angle of the last step (radians)"
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: auto; padding: 16px }}
+pre {{ white-space: pre-wrap }}
+.main-svg text:not(.hoverlayer text) {{ fill: CanvasText !important }}
+</style>
+<h1>{title}</h1>
+{notes}{figure}
+{again}</html>
+"""
 
 
 def write_page(config: Config, records: Sequence[Mapping[str, Any]], reason: str | None, path: Path) -> None:
@@ -42,11 +49,27 @@ def write_page(config: Config, records: Sequence[Mapping[str, Any]], reason: str
       reason: why it ended before its last epoch, `None` if it did not.
       path: as for `write_report`.
     """
-    drops, factor = config.schedule()
-    drops = [drop for drop in drops if 0 < drop < records[-1]["epoch"]]
-    notes = [_facts(config, records)]
+    last, (drops, factor) = records[-1], config.schedule()
+    drops = [drop for drop in drops if 0 < drop < last["epoch"]]
+    facts = {
+        "test accuracy": show(final_accuracy(records)),
+        "training accuracy": show(last["train_accuracy"]),
+        "training loss": show(last["train_loss"], ".2e"),
+        "learning rate": f"{config.learning_rate:.4g}",
+        "α": f"{config.alpha:g}",
+        "weight decay": f"{config.weight_decay:g}",
+        "batch size": f"{config.batch_size:,}",
+        "epochs": f"{config.epochs}"
+        if last["epoch"] == config.epochs
+        else f"{last['epoch']} of {config.epochs}",
+        "seed": f"{config.seed}",
+        "time of training": f"{timedelta(seconds=round(sum(record['seconds'] for record in records)))} h",
+    }
+    if skipped := sum(last["skipped"].values()):
+        facts["steps skipped by layers"] = f"{skipped:,}"
+    notes = [" · ".join(f"{name} {value}" for name, value in facts.items())]
     if reason is not None:
-        notes.append(f"Ended after epoch {records[-1]['epoch']} of {config.epochs}: {reason}")
+        notes.append(f"Ended after epoch {last['epoch']} of {config.epochs}: {reason}")
     if config.schedule_epochs is not None:
         notes.append(f"Added by --keep-schedule: epochs {config.schedule_epochs + 1} to {config.epochs}.")
     if drops:
@@ -78,14 +101,11 @@ def write_report(
     Raises:
       FileError: a file cannot be written.
     """
-    body = draw(records, drops).to_html(include_plotlyjs="directory", full_html=False)
-    paragraphs = "".join(f"<p>{escape(note)}</p>\n" for note in notes)
-    again = f"<h2>To run it again</h2>\n<pre>{escape(command)}</pre>\n" if command else ""
-    page = (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_STYLE}\n</style>\n"
-        f"<h1>{escape(title)}</h1>\n{paragraphs}{body}\n{again}</html>\n"
+    page = _PAGE.format(
+        title=escape(title),
+        notes="".join(f"<p>{escape(note)}</p>\n" for note in notes),
+        figure=draw(records, drops).to_html(include_plotlyjs="directory", full_html=False),
+        again=f"<h2>To run it again</h2>\n<pre>{escape(command)}</pre>\n" if command else "",
     )
     for file, text in ((path, page), (path.with_name("plotly.min.js"), get_plotlyjs())):
         with atomic_write(file) as part:
@@ -96,12 +116,11 @@ def draw(records: Sequence[Mapping[str, Any]], drops: Sequence[float] = ()) -> F
     """Draws what `write_report` writes: panels below each other, with legends that toggle curves."""
     unit = "epoch" if "epoch" in records[0] else "step"
     x = [record[unit] for record in records]
-    panels = {panel: curves for panel, curves in _panels(records).items() if curves}
+    panels = _panels(records)
     count = max(1, len(panels))
     figure = make_subplots(
         count, 1, shared_xaxes=True, vertical_spacing=0.2 / count, subplot_titles=[*panels]
     )
-    listed: set[str] = set()
     for row, (panel, curves) in enumerate(panels.items(), start=1):
         start = [0] if panel == _DISTANCE and x[0] > 0 else []
         colors = sample_colorscale(_COLORS, np.linspace(0, 1, max(2, len(curves))))
@@ -116,29 +135,29 @@ def draw(records: Sequence[Mapping[str, Any]], drops: Sequence[float] = ()) -> F
                 connectgaps=panel == "accuracy",  # not measured in every epoch
                 legendgroup=name,  # one click for both panels of rotation
                 legend=f"legend{row}",
-                showlegend=name not in listed,
+                showlegend=panel != _ANGLE or name not in panels.get(_DISTANCE, {}),
                 hovertemplate=f"{unit} %{{x}}: %{{y:.4g}}",
                 row=row,
                 col=1,
             )
-        listed |= curves.keys()
         axis = next(figure.select_yaxes(row=row, col=1))
         figure.update_layout({f"legend{row}": {"y": axis.domain[1], "yanchor": "top", "maxheight": 330}})
-        if panel == "loss" and not any(np.any(np.array(values, float) <= 0) for values in curves.values()):
-            axis.type = "log"
+        if panel == "loss" and not np.any(np.array([*curves.values()], float) <= 0):
+            axis.update(type="log", dtick="D2")  # 1, 2 and 5 have labels
     for drop in drops:
         figure.add_vline(drop, line={"dash": "dot", "width": 1, "color": "gray"})
     figure.update_annotations(x=0, xanchor="left")
-    figure.update_xaxes(showticklabels=True, gridcolor=_GREY, zeroline=False)
+    grey, clear = "rgba(128,128,128,0.3)", "rgba(0,0,0,0)"
+    figure.update_xaxes(showticklabels=True, gridcolor=grey, zeroline=False)
     figure.update_xaxes(title_text=unit, row=count, col=1)
-    figure.update_yaxes(gridcolor=_GREY, zerolinecolor=_GREY)
+    figure.update_yaxes(gridcolor=grey, zerolinecolor=grey)
     return figure.update_layout(
         height=360 * count + 60,
-        hoverlabel={"namelength": -1},  # in full
+        hoverlabel_namelength=-1,  # in full
         margin={"l": 60, "r": 10, "t": 40, "b": 50},
-        modebar={"bgcolor": _CLEAR, "color": "gray"},
-        paper_bgcolor=_CLEAR,
-        plot_bgcolor=_CLEAR,
+        modebar={"bgcolor": clear, "color": "gray"},
+        paper_bgcolor=clear,
+        plot_bgcolor=clear,
         template="none",
     )
 
@@ -156,40 +175,4 @@ def _panels(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[An
         for panel, name, value in found:
             if panel in panels:
                 panels[panel].setdefault(name, [None] * len(records))[index] = value
-    return panels
-
-
-def command(config: Config) -> str:
-    """Returns the command line that starts a run, with nothing left to defaults."""
-    words = ["python", "train.py"]
-    if config.schedule_epochs is not None:
-        config = replace(config, epochs=config.schedule_epochs, schedule_epochs=None)
-    for name, value in asdict(config).items():
-        if name == "layca" and not value:
-            words.append("--no-layca")
-        elif value is True:
-            words.append(flag(name))
-        elif value is not False and value is not None:
-            words += [flag(name), str(value)]
-    return shlex.join(words)
-
-
-def _facts(config: Config, records: Sequence[Mapping[str, Any]]) -> str:
-    last = records[-1]
-    epochs = f"{config.epochs}" if last["epoch"] == config.epochs else f"{last['epoch']} of {config.epochs}"
-    seconds = round(sum(record["seconds"] for record in records))
-    facts = {
-        "test accuracy": show(final_accuracy(records)),
-        "training accuracy": show(last["train_accuracy"]),
-        "training loss": show(last["train_loss"], ".2e"),
-        "learning rate": f"{config.learning_rate:.4g}",
-        "α": f"{config.alpha:g}",
-        "weight decay": f"{config.weight_decay:g}",
-        "batch size": f"{config.batch_size:,}",
-        "epochs": epochs,
-        "seed": f"{config.seed}",
-        "time of training": f"{timedelta(seconds=seconds)} h",
-    }
-    if skipped := sum(last["skipped"].values()):
-        facts["steps skipped by layers"] = f"{skipped:,}"
-    return " · ".join(f"{name} {value}" for name, value in facts.items())
+    return {panel: curves for panel, curves in panels.items() if curves}

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
-from io import BufferedRWPair
 from typing import Any, NoReturn
 
 import jax
@@ -23,6 +22,11 @@ from jax.experimental import multihost_utils
 from training.config import UsageError
 
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"
+# Seconds between two signs of life, and without one until a process counts as lost: it is stopped, swapped
+# out, or its machine is gone.
+_BEAT, _SILENCE = 4, 20
+# Seconds that a process whose command line is refused looks for the others, to tell them.
+_FAREWELL = 10
 _NUMBERS = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -33,14 +37,15 @@ class OtherProcessError(Exception):
 class _Others:
     """Holds connections: the primary process has one per other process, and each of those has one with it."""
 
-    def __init__(self, number: int, connections: Mapping[int, BufferedRWPair]) -> None:
+    def __init__(self, number: int, connections: Mapping[int, socket.socket]) -> None:
         self.number = number
         self._connections = connections
         self._inbox: dict[int, queue.Queue[dict[str, Any]]] = {other: queue.Queue() for other in connections}
-        self._lock = threading.Lock()
+        self._lock, self._sending = threading.Lock(), threading.Lock()
         self._over = False
         for other, connection in connections.items():
             threading.Thread(target=self._listen, args=(other, connection), daemon=True).start()
+        threading.Thread(target=self._beat, daemon=True).start()
 
     def agree(self, facts: Mapping[str, object], timeout: float | None, last: bool) -> None:
         """Compares facts on all processes; with `last` they may end from then on."""
@@ -65,8 +70,13 @@ class _Others:
 
     def _send(self, message: Mapping[str, object]) -> None:
         for connection in self._connections.values():
-            with suppress(OSError):  # that it is gone is noticed by who listens
-                _write(connection, json.dumps(message))
+            with self._sending, suppress(OSError):  # the thread that listens notices that it is gone
+                _write(connection, message)
+
+    def _beat(self) -> None:
+        while True:
+            self._send({})
+            time.sleep(_BEAT)
 
     def _receive(self, other: int, timeout: float | None) -> dict[str, Any]:
         try:
@@ -74,17 +84,24 @@ class _Others:
         except queue.Empty:
             raise OtherProcessError(f"process {other} has not answered for {timeout:g} s") from None
 
-    def _listen(self, other: int, connection: BufferedRWPair) -> None:
+    def _listen(self, other: int, connection: socket.socket) -> None:
         reason = f"process {other} ended without a word"
-        with suppress(OSError, ValueError):
-            for line in iter(connection.readline, b""):
+        try:
+            for line in connection.makefile("rb"):
+                # From its first line on, a process gives signs of life; before, it may wait for others.
+                connection.settimeout(_SILENCE)
                 message = json.loads(line)
                 if "ended" in message:
                     reason = message["ended"]
                     break
                 # From here on the other one may end, or this one ends for the reason that all of them see.
                 self._over = self._over or bool(message.get("last")) or message.get("differs") is not None
-                self._inbox[other].put(message)
+                if message:
+                    self._inbox[other].put(message)
+        except TimeoutError:
+            reason = f"process {other} has given no sign of life for {_SILENCE} s"
+        except (OSError, ValueError):
+            pass
         with self._lock:
             if self._over:
                 return
@@ -124,10 +141,17 @@ def start_distributed(facts: Mapping[str, object], timeout: float) -> None:
     """
     global _others
     address, count, number = _environment(timeout)
-    connections = _connect(address, count, number, timeout) if count > 1 else {}
-    _others = _Others(number, connections)
+    _others = _Others(number, _connect(address, count, number, timeout) if count > 1 else {})
     agree(facts, timeout=timeout)
     jax.distributed.initialize(address, count, number)
+
+
+def refuse_start(sentence: str) -> None:
+    """Tells the others, who wait for this process, that it does not start; gives up after some seconds."""
+    with suppress(Exception):  # of the environment, or they do not come: there is nothing more to say
+        address, count, number = _environment(_FAREWELL)
+        for connection in _connect(address, count, number, _FAREWELL).values():
+            _write(connection, {"ended": f"process {number} ended: {sentence}"})
 
 
 def _environment(timeout: float) -> tuple[str, int, int]:
@@ -158,22 +182,23 @@ def _environment(timeout: float) -> tuple[str, int, int]:
     return address, count, number
 
 
-def _connect(address: str, count: int, number: int, timeout: float) -> dict[int, BufferedRWPair]:
+def _connect(address: str, count: int, number: int, timeout: float) -> dict[int, socket.socket]:
     """Returns the connections of a process, by the number of the process at the other end."""
     host, _, port = address.rpartition(":")
     deadline = time.monotonic() + timeout
     late = f"within {timeout:g} s; --start-timeout SECONDS waits longer"
-    connections: dict[int, BufferedRWPair] = {}
+    connections: dict[int, socket.socket] = {}
     if number:
         while not connections:
             try:
-                connections[0] = _stream(socket.create_connection((host.strip("[]"), int(port)), timeout=1))
+                connections[0] = socket.create_connection((host.strip("[]"), int(port)), timeout=1)
+                connections[0].settimeout(None)
             except OSError as error:
                 if time.monotonic() > deadline:
                     reason = f"process 0 was not found at {address} ({error}) {late}"
                     raise OtherProcessError(reason) from error
                 time.sleep(0.2)
-        _write(connections[0], f"{number}")
+        connections[0].sendall(b"%8d" % number)
     else:
         try:
             # The port is jax's as soon as all are here.
@@ -187,9 +212,8 @@ def _connect(address: str, count: int, number: int, timeout: float) -> dict[int,
                 try:
                     server.settimeout(max(0.01, deadline - time.monotonic()))
                     connection, _ = server.accept()
-                    stream = _stream(connection)
                     connection.settimeout(5)  # somebody else may say nothing
-                    connections[int(stream.readline())] = stream
+                    connections[int(connection.recv(8))] = connection
                     connection.settimeout(None)
                 except ValueError:
                     continue
@@ -197,25 +221,14 @@ def _connect(address: str, count: int, number: int, timeout: float) -> dict[int,
                     if time.monotonic() < deadline:
                         continue
                     reason = f"process {' and '.join(map(str, missing))} did not start {late}"
-                    for stream in connections.values():
-                        _write(stream, json.dumps({"ended": f"process 0 ended: {reason}"}))
+                    for connection in connections.values():
+                        _write(connection, {"ended": f"process 0 ended: {reason}"})
                     raise OtherProcessError(reason) from None
     return connections
 
 
-def _stream(connection: socket.socket) -> BufferedRWPair:
-    """Returns a connection as a file; it ends within 20 s after the machine at its other end was lost."""
-    connection.settimeout(None)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, name):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return connection.makefile("rwb")
-
-
-def _write(stream: BufferedRWPair, line: str) -> None:
-    stream.write(line.encode() + b"\n")
-    stream.flush()
+def _write(connection: socket.socket, message: Mapping[str, object]) -> None:
+    connection.sendall(json.dumps(message).encode() + b"\n")
 
 
 def agree(facts: Mapping[str, object], *, timeout: float | None = None, last: bool = False) -> None:

@@ -38,11 +38,8 @@ class Progress:
 
     def show(self, record: Mapping[str, Any]) -> None:
         if record["test_accuracy"] is not None:
-            self._test_accuracy = show(record["test_accuracy"])
-        text = (
-            f"train loss {show(record['train_loss'], '.2e')},"
-            f" train accuracy {show(record['train_accuracy'])}, test accuracy {self._test_accuracy}"
-        )
+            self._test_accuracy = show(record["test_accuracy"], ".3f")
+        text = f"loss {show(record['train_loss'], '.2g')} · test {self._test_accuracy}"
         epoch = record["epoch"]
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from contextlib import ExitStack, closing
+from importlib.util import find_spec
 from types import FrameType
 from typing import Any
 
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from data import Source
 from data.writing import FileError
 from training.checkpoints import Checkpoints, DamagedError, OtherStateError
-from training.config import Config, UsageError
+from training.config import Config, UsageError, comparison
 from training.page import write_page
 from training.processes import agree, any_process, is_primary, on_primary
 from training.report import Progress, TensorBoard, plot_rotation, rotation_table
@@ -232,7 +233,11 @@ class Session:
             where = f"that after epoch {self._saved}" if self._saved else "none"
             print(f"the last state is not finite and was not saved; the last good one is {where}")
         print(rotation_table(last["rotation"]))
-        print(f"run in {self._folder.path}; its curves in {self._folder.report}")
+        if self._folder.with_tensorboard:
+            install = "" if find_spec("tensorboard") else " (pip install tensorboard)"
+            print(f"scalars: tensorboard --logdir {shlex.quote(str(self._folder.tensorboard))}{install}")
+        print(f"curves: open {self._folder.report} in a browser")
+        print(f"compare {'without' if self._config.layca else 'with'} Layca: {comparison(self._config)}")
 
 
 @jax.jit

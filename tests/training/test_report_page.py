@@ -13,8 +13,8 @@ import tyro
 
 import train
 from layca_optax import layca, rotation_report, track_rotation
-from training.config import Config, Flags
-from training.page import command, draw, write_page, write_report
+from training.config import Config, Flags, command, comparison
+from training.page import draw, write_page, write_report
 
 CONFIG = Flags(epochs=10).resolved()
 HOSTILE = "</script><img src=x onerror=alert(1)>{{data}} & \"quoted\" 'too'"
@@ -215,3 +215,18 @@ def test_the_command_asks_for_the_run(flags):
     words = shlex.split(command(flags.resolved()))
     assert words[:2] == ["python", "train.py"]
     assert tyro.cli(Flags, args=words[2:]).resolved() == flags.resolved()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (Flags(), "--no-layca"),
+        (Flags(layca=False, learning_rate=0.3), ""),
+        (
+            Flags(task="mnist5k-vgg", optimizer="adam", epochs=3, seed=5, weight_decay=0.1, validation=True),
+            "--task mnist5k-vgg --optimizer adam --no-layca --epochs 3 --seed 5 --validation",
+        ),
+    ],
+)
+def test_the_run_to_compare_with_differs_in_layca_alone(flags, words):
+    assert comparison(flags.resolved()) == f"python train.py {words}".strip()

@@ -79,7 +79,7 @@ def _find(entry: Entry, folder: Path) -> Callable[[], Dataset]:
 
 
 def _read(entry: Entry, paths: Mapping[str, Path]) -> Dataset:
-    arrays = [array for split in SPLITS for array in entry.read(entry, paths, split)]
+    arrays = [array for split in SPLITS for array in entry.load(paths, split)]
     return describe_source(make_dataset(*arrays), entry.title)
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from data.entry import Entry, stored_order
+from data.entry import Entry, Rows
 from data.files import reading
 
 _FOLDERS = {
@@ -20,7 +20,7 @@ _FOLDERS = {
 }
 
 
-def _read(entry: Entry, files: Mapping[str, Path], split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read(entry: Entry, files: Mapping[str, Path], split: str) -> Rows:
     ((file, path),) = files.items()
     names = [split]
     if entry.name == "cifar10":
@@ -41,9 +41,7 @@ def _read(entry: Entry, files: Mapping[str, Path], split: str) -> tuple[np.ndarr
             if pixels.shape[1:] != (3072,):
                 raise ValueError(f"its data should have the shape (n, 3072), not {pixels.shape}")
         images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    entry.check(split, images, labels, path)
-    order = stored_order(split, range(len(labels)))
-    return images[order], labels[order]
+    return Rows(images, labels, path, path, keys=range(len(labels)))
 
 
 def _members(path: Path, names: Sequence[str]) -> list[bytes]:
@@ -82,23 +80,19 @@ def _uint8(code: str, *_: Any) -> np.dtype:
     return np.dtype(np.uint8)
 
 
-CIFAR10 = Entry(
-    name="cifar10",
-    title="CIFAR-10",
-    image_shape=(32, 32, 3),
-    train_counts=(5000,) * 10,
-    test_counts=(1000,) * 10,
-    urls=("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
-    read=_read,
-    alternatives=(("cifar-10-python.tar.gz",),),
-)
-CIFAR100 = Entry(
-    name="cifar100",
-    title="CIFAR-100",
-    image_shape=(32, 32, 3),
-    train_counts=(500,) * 100,
-    test_counts=(100,) * 100,
-    urls=("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",),
-    read=_read,
-    alternatives=(("cifar-100-python.tar.gz",),),
-)
+def _entry(title: str, classes: int) -> Entry:
+    file = title.lower()
+    return Entry(
+        name=file.replace("-", ""),
+        title=title,
+        image_shape=(32, 32, 3),
+        train_counts=(50_000 // classes,) * classes,
+        test_counts=(10_000 // classes,) * classes,
+        urls=(f"https://www.cs.toronto.edu/~kriz/{file}-binary.tar.gz",),
+        read=_read,
+        alternatives=((f"{file}-python.tar.gz",),),
+    )
+
+
+CIFAR10 = _entry("CIFAR-10", 10)
+CIFAR100 = _entry("CIFAR-100", 100)

@@ -13,8 +13,21 @@ from data.dataset import DataError
 SPLITS = ("train", "test")
 
 
+class Rows(NamedTuple):
+    """Holds what the files of one split contain."""
+
+    images: np.ndarray  # uint8, of the entry's `image_shape`
+    labels: np.ndarray  # integers
+    images_file: Path  # what messages name
+    labels_file: Path
+    keys: Sequence[str | int]  # one per image: those with which tensorflow-datasets stores the examples
+
+
 class Entry(NamedTuple):
-    """Describes a dataset that is read from files."""
+    """Describes a dataset that is read from files.
+
+    A new dataset writes `read`. `load` checks and orders what it returns.
+    """
 
     name: str  # what `data.load` and tensorflow-datasets call it
     title: str  # what results call it
@@ -22,8 +35,7 @@ class Entry(NamedTuple):
     train_counts: tuple[int, ...]  # number of images per class
     test_counts: tuple[int, ...]
     urls: tuple[str, ...]  # of its files
-    # Returns images and labels, given this entry, the files by name, and the split.
-    read: Callable[["Entry", Mapping[str, Path], str], tuple[np.ndarray, np.ndarray]]
+    read: Callable[["Entry", Mapping[str, Path], str], Rows]  # given this entry, files by name, and the split
     alternatives: tuple[tuple[str, ...], ...] = ()  # sets of files that hold the same
     remark: str = ""  # further advice to somebody who has no network
     system_folder: Path | None = None  # where a package of the operating system puts the files
@@ -34,6 +46,13 @@ class Entry(NamedTuple):
 
     def counts(self, split: str) -> tuple[int, ...]:
         return self.train_counts if split == "train" else self.test_counts
+
+    def load(self, files: Mapping[str, Path], split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Reads a split from its files, by name; raises `DataError` if they are damaged or of other data."""
+        rows = self.read(self, files, split)
+        self.check(split, rows.images, rows.labels, rows.labels_file, rows.images_file)
+        order = stored_order(split, rows.keys)
+        return rows.images[order], rows.labels[order]
 
     def check(
         self, split: str, images: np.ndarray, labels: np.ndarray, file: Path, images_file: Path | None = None

@@ -6,19 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from data.entry import Entry, stored_order
+from data.entry import Entry, Rows
 from data.files import reading
 
 _PARTS = {"train": "train", "test": "t10k"}
 _IMAGES, _LABELS = "images-idx3-ubyte.gz", "labels-idx1-ubyte.gz"
 
 
-def _read(entry: Entry, files: Mapping[str, Path], split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read(entry: Entry, files: Mapping[str, Path], split: str) -> Rows:
     images_file, labels_file = (files[f"{_PARTS[split]}-{kind}"] for kind in (_IMAGES, _LABELS))
     images, labels = _array(images_file, 3)[..., None], _array(labels_file, 1)
-    entry.check(split, images, labels, labels_file, images_file)
-    order = stored_order(split, range(len(labels)))
-    return images[order], labels[order]
+    return Rows(images, labels, images_file, labels_file, keys=range(len(labels)))
 
 
 def _array(path: Path, ndim: int) -> np.ndarray:

@@ -12,14 +12,14 @@ import numpy as np
 from tqdm import tqdm
 
 from data.dataset import DataError
-from data.entry import Entry, stored_order
+from data.entry import Entry, Rows
 from data.files import reading
 from data.pictures import decode
 
 _FOLDER = "tiny-imagenet-200"
 
 
-def _read(entry: Entry, files: Mapping[str, Path], split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read(entry: Entry, files: Mapping[str, Path], split: str) -> Rows:
     (path,) = files.values()
     read = _reader(path)
     wnids = read("wnids.txt").decode(errors="replace").splitlines()
@@ -41,14 +41,11 @@ def _read(entry: Entry, files: Mapping[str, Path], split: str) -> tuple[np.ndarr
             if name in pictures:
                 raise DataError(f"{path / listing} lists {name} twice")
             pictures[name] = f"val/images/{name}", classes[wnid]
-    keys = list(pictures)
-    rows = [pictures[keys[i]] for i in stored_order(split, keys)]
-    images = np.empty((len(rows), *entry.image_shape), np.uint8)
-    for i, (file, _) in enumerate(tqdm(rows, desc="Reading pictures", disable=None)):
+    images = np.empty((len(pictures), *entry.image_shape), np.uint8)
+    for i, (file, _) in enumerate(tqdm(pictures.values(), desc="Reading pictures", disable=None)):
         images[i], _ = decode(path / file, read(file), entry.image_shape, ["JPEG"])
-    labels = np.array([label for _, label in rows])
-    entry.check(split, images, labels, path / listing)
-    return images, labels
+    labels = np.array([label for _, label in pictures.values()])
+    return Rows(images, labels, path / listing, path / listing, keys=list(pictures))
 
 
 def _reader(path: Path) -> Callable[[str], bytes]:

@@ -14,15 +14,21 @@ def layca_step(w, s, w0, rate):
     return w * norm(w0) / norm(w)
 
 
+# The shares of the weights and of the step, both of length 1, in the turned vector, by the rate.
+RETRACTIONS = {
+    "projection": lambda rate: (1, rate),
+    "geodesic": lambda rate: (np.cos(rate), np.sin(rate)),
+}
+
+
 def turned(w, s, n0, rate, tangent=True, retraction="projection"):
     """The new weights of one vector under every variant of the step."""
+    if retraction not in RETRACTIONS:
+        raise ValueError(f"tests/oracle.py has no formula for the retraction {retraction!r}")
+    along, across = RETRACTIONS[retraction](rate)
     w, s = (np.asarray(x).astype(np.float64) for x in (w, s))
     t = s - np.sum(s * w) / np.sum(w * w) * w if tangent else s
-    unit_w, unit_t = w / norm(w), t / norm(t)
-    if retraction == "projection":
-        v = unit_w + rate * unit_t
-    else:
-        v = np.cos(rate) * unit_w + np.sin(rate) * unit_t
+    v = along * w / norm(w) + across * t / norm(t)
     return n0 * v / norm(v)
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock
@@ -43,8 +44,9 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
       other files are put there later. `source` tells what was read.
 
     Raises:
-      DataError: there is no such dataset, it cannot be had (the message says which files to put where), or a
-        file is damaged or not of this dataset. Such files are named and left as they are.
+      DataError: there is no such dataset, it cannot be had (the message says which files to put where, or
+        what to install), or a file is damaged or not of this dataset. Such files are named and left as they
+        are.
     """
     entry = find_entry(name)
     folder = files.data_folder(data_dir)
@@ -70,11 +72,15 @@ def _find(entry: Entry, folder: Path) -> Callable[[], Dataset]:
     if by_hand := files.fetched_by_hand(entry, folder):
         return lambda: _read(entry, by_hand)
     prepared, downloaded = files.prepared_by_tfds(entry, folder), files.downloaded_by_tfds(entry, folder)
-    if not (prepared or downloaded):
-        if class_folders.present(folder / entry.name):
-            return lambda: class_folders.read(entry, folder / entry.name)
-        if not files.reachable(entry.urls[0]):
-            raise files.not_available(entry, folder, "its server does not answer")
+    if not (prepared or downloaded) and class_folders.present(folder / entry.name):
+        return lambda: class_folders.read(entry, folder / entry.name)
+    if find_spec("tensorflow_datasets") is None:
+        command = 'is not installed: pip install -e ".[datasets]"'
+        if prepared:
+            raise DataError(f"{prepared} was written by tensorflow-datasets, which {command}")
+        raise files.not_available(entry, folder, f"tensorflow-datasets, which downloads it, {command}")
+    if not (prepared or downloaded or files.reachable(entry.urls[0])):
+        raise files.not_available(entry, folder, "its server does not answer")
     return lambda: _from_tfds(entry, folder, prepared)
 
 

@@ -10,7 +10,7 @@ import optax
 
 from layca_optax._descent import uphill
 from layca_optax._norms import vector_norms, visible_zeros
-from layca_optax._paths import join, leaf_paths
+from layca_optax._paths import join, leaf_paths, natural_order
 from layca_optax._rates import check_rates, match_rates
 from layca_optax._rules import (
     Axes,
@@ -45,12 +45,13 @@ def describe(
         not climb the loss, as `check_descent` does.
 
     Returns:
-      Lines of text. First a table with the columns path, shape, vectors (how many the leaf holds), rule and
-      rate. The rule is `rotates`; `plain step`, with the reason if the leaf has enough axes to rotate;
-      `untouched`; or `starts at zero` for a leaf that `layca` would refuse. Then the number of parameters.
-      Last, probable mistakes, with the nearest matches: nothing rotates, a rate that matches no parameter, a
-      parameter without a rate (`layca` refuses it unless `others` trains it), a rate of the wrong shape,
-      leaves that are pieces inside `jax.shard_map`, an optimizer that climbs the loss.
+      Lines of text. First a table, in the order of `rotation_report`. Its columns are path, shape, vectors
+      (how many the leaf holds), rule and rate. The rule is `rotates`; `plain step`, with the reason if the
+      leaf has enough axes to rotate; `untouched`, also for functions and other leaves that are not arrays; or
+      `starts at zero` for a leaf that `layca` would refuse. Then the number of parameters. Last, probable
+      mistakes, with the nearest matches: nothing rotates, a rate that matches no parameter, a parameter
+      without a rate (`layca` refuses it unless `others` trains it), a rate of the wrong shape, leaves that
+      are pieces inside `jax.shard_map`, an optimizer that climbs the loss.
 
     Raises:
       ValueError: as `layca` does for unknown rules and for rates that are negative, NaN or infinite.
@@ -75,12 +76,14 @@ def describe(
         rates, problems = match_rates(learning_rate, params, axes, trains, jnp.zeros([], jnp.int32))
 
     paths = [join(path) for path in leaf_paths(params)]
-    rows = [["path", "shape", "vectors", "rule", "rate"]]
+    rows = []
     for path, leaf, ax, rate, train in zip(paths, leaves, axes, rates, trains, strict=True):
         vectors = "-" if ax is None else f"{_num_vectors(ax):,}"
-        shape = " x ".join(map(str, leaf.shape)) or "scalar"
-        rule = _rule(leaf, ax, why_not(rotate, path, leaf))
-        rows.append([path, shape, vectors, rule, _show_rate(rate, train)])
+        rule = _rule(leaf, ax, why_not(rotate, path, leaf) if train else None)
+        rows.append([path, _show_shape(leaf), vectors, rule, _show_rate(rate, train)])
+    # The order of `rotation_report`.
+    rows.sort(key=lambda row: natural_order(row[0]))
+    rows.insert(0, ["path", "shape", "vectors", "rule", "rate"])
     if learning_rate is None:
         rows = [row[:-1] for row in rows]
     if all(ax is None for ax in axes):
@@ -109,6 +112,13 @@ def _rule(leaf: Any, axes: Axes | None, reason: str | None) -> str:
     return "rotates"
 
 
+def _show_shape(leaf: Any) -> str:
+    # Equinox models have activation functions among their leaves.
+    if not hasattr(leaf, "shape"):
+        return "-"
+    return " x ".join(map(str, leaf.shape)) or "scalar"
+
+
 def _show_rate(rate: Any, trains: bool) -> str:
     if rate is None:
         return "none" if trains else "-"
@@ -119,9 +129,9 @@ def _show_rate(rate: Any, trains: bool) -> str:
 
 
 def _summary(leaves: list[Any], axes: list[Axes | None]) -> str:
-    total = sum(int(np.prod(leaf.shape)) for leaf in leaves)
+    total = sum(math.prod(leaf.shape) for leaf in leaves if hasattr(leaf, "shape"))
     rotating = [(leaf, ax) for leaf, ax in zip(leaves, axes, strict=True) if ax is not None]
-    entries = sum(int(np.prod(leaf.shape)) for leaf, _ in rotating)
+    entries = sum(math.prod(leaf.shape) for leaf, _ in rotating)
     vectors = sum(_num_vectors(ax) for leaf, ax in rotating)
     return f"{total:,} parameters, {entries:,} of them rotate in {vectors:,} vector{'s' * (vectors != 1)}"
 
@@ -153,14 +163,15 @@ def _varies(leaf: Any) -> bool:
 
 def _wrong_direction(optimizer: optax.GradientTransformation, params: Any) -> list[str]:
     """Takes a step with a random gradient: the sign of the update depends on neither weights nor loss."""
-    leaves, treedef = jax.tree.flatten(params)
     # An unusual seed: the weights may have been drawn with 0 or 1, and a step parallel to them turns nothing.
     random = np.random.default_rng(180601603)
     draw = lambda x: jnp.asarray(random.normal(size=x.shape) * is_inexact(x)).astype(x.dtype)
-    weights = [draw(x) if isinstance(x, jax.ShapeDtypeStruct) else x for x in leaves]
-    gradients = [draw(as_array(x)) for x in leaves]
+    # Functions are left out, as by `eqx.filter`.
+    arrays = jax.tree.map(lambda x: x if hasattr(as_array(x), "shape") else None, params)
+    weights = jax.tree.map(lambda x: draw(x) if isinstance(x, jax.ShapeDtypeStruct) else x, arrays)
+    gradients = jax.tree.map(lambda x: draw(as_array(x)), arrays)
     try:
-        problem = uphill(optimizer, treedef.unflatten(weights), treedef.unflatten(gradients))
+        problem = uphill(optimizer, weights, gradients)
     except ValueError as error:
         problem = str(error)
     return [problem] if problem else []
@@ -169,7 +180,7 @@ def _wrong_direction(optimizer: optax.GradientTransformation, params: Any) -> li
 def _why_nothing_rotates(rotate: Rotate, paths: list[str], leaves: list[Any]) -> str:
     if isinstance(rotate, str):
         reason = f"{rotate!r} needs floating leaves with {fewest_axes(rotate)} or more axes; the nearest are"
-        asked = [*zip(paths, leaves, strict=True)]
+        asked = [(path, leaf) for path, leaf in zip(paths, leaves, strict=True) if hasattr(leaf, "shape")]
     else:
         reason = "the function returned None for all floating leaves, those with the most axes being"
         asked = [(path, leaf) for path, leaf in zip(paths, leaves, strict=True) if is_inexact(leaf)]

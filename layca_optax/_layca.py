@@ -163,7 +163,7 @@ def layca(
         count = jnp.zeros([], jnp.int32)
         rates_for_leaves(learning_rate, params, axes, _needs_rate(axes, leaves, others), count)
         norms = norms_of_leaves(params, axes)
-        refuse_zero_vectors(norms)
+        refuse_zero_vectors(norms, rotate)
         masked = None if inner is None else optax.masked(inner, _mask_of_others(treedef, axes, leaves))
         return LaycaState(
             count=count,

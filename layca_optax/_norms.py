@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from layca_optax._floats import at_least_float32, moderating_scale
-from layca_optax._rules import Axes, as_vectors, rotating_leaves
+from layca_optax._rules import Axes, Rotate, as_vectors, rotating_leaves, rule_without
 from layca_optax._vectors import inner_axes, per_vector
 
 
@@ -38,23 +38,21 @@ def norms_of_leaves(params: Any, axes: list[Axes | None]) -> dict[str, jax.Array
     return {name: vector_norms(jnp.asarray(leaves[i]), ax) for name, i, ax in rotating}
 
 
-def refuse_zero_vectors(norms: dict[str, jax.Array]) -> None:
-    """Raises `ValueError` if a norm can be seen to be zero."""
-    for name, norm in norms.items():
-        zeros = visible_zeros(norm)
-        if not zeros:
-            continue
-        if norm.ndim == 0:
-            raise ValueError(
-                f"{name!r} rotates, but it is zero, and a zero vector has no direction to turn from."
-                " Initialise it to something else, or let it train without rotating:"
-                " rotate=lambda path, leaf: None for this path."
-            )
-        raise ValueError(
-            f"{zeros:,} of the {norm.size:,} vectors of {name!r} are zero, {_which(norm)}, and a zero vector"
-            " has no direction to turn from. Initialise them like the others; if they are padding, mask it in"
-            " the model. Or rotate the leaf as one vector: rotate=lambda path, leaf: () for this path."
-        )
+def refuse_zero_vectors(norms: dict[str, jax.Array], rotate: Rotate) -> None:
+    """Raises `ValueError` if norms can be seen to be zero; the message names all of them."""
+    zeros = {name: norm for name, norm in norms.items() if visible_zeros(norm)}
+    if not zeros:
+        return
+    leaves = ", ".join(_zero_vectors(name, norm) for name, norm in zeros.items())
+    padding = (
+        " If they are padding, initialise them like the others and mask them in the model, or rotate the leaf"
+        " as one vector."
+    )
+    raise ValueError(
+        f"these rotate, but start at zero, and a zero vector has no direction to turn from: {leaves}."
+        f" Initialise them to something else, or let them train without rotating:"
+        f" {rule_without(rotate, [*zeros])}.{padding if any(norm.ndim for norm in zeros.values()) else ''}"
+    )
 
 
 def refuse_lost_norms(name: str, norm: jax.Array, weights: jax.Array, axes: Axes) -> None:
@@ -82,7 +80,10 @@ def can_be_seen(x: jax.Array) -> bool:
     return not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated
 
 
-def _which(norms: jax.Array) -> str:
+def _zero_vectors(name: str, norms: jax.Array) -> str:
+    if norms.ndim == 0:
+        return repr(name)
     indices = [tuple(map(int, index)) for index in np.argwhere(np.asarray(norms) == 0)]
     shown = ", ".join(str(index[0] if len(index) == 1 else index) for index in indices[:5])
-    return f"those at {shown}{', …' if len(indices) > 5 else ''}"
+    more = ", …" if len(indices) > 5 else ""
+    return f"{len(indices):,} of the {norms.size:,} vectors of {name!r} (those at {shown}{more})"

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,9 +33,12 @@ def leaf_paths(tree: Any, is_leaf: Callable[[Any], bool] = lambda node: False) -
 
 
 def leaf_boxes(tree: Any) -> list[Any]:
-    """Returns every leaf, inside its Flax variable (which holds the sharding) if it has one to itself."""
+    """Returns every leaf, inside the node around it that holds nothing else, if there is one.
+
+    Such nodes say how a leaf is sharded: Flax variables, arrays with named axes.
+    """
     boxes = []
-    for node in jax.tree.leaves(tree, is_leaf=is_flax_variable):
+    for node in jax.tree.leaves(tree, is_leaf=lambda node: is_flax_variable(node) or _is_box(node)):
         inner = jax.tree.leaves(node)
         boxes += [node] if len(inner) == 1 else inner
     return boxes
@@ -80,7 +83,10 @@ def check_same_leaves(params: Any, other: Any, name: str) -> None:
     if paths != other_paths:
         odd = sorted(set(paths) ^ set(other_paths))
         names = ", ".join(repr(join(path)) for path in odd[:3]) or "their order"
-        raise ValueError(f"{name} and params must have the same leaves; they differ in {names}")
+        extra = [leaf for path, leaf in zip(paths, jax.tree.leaves(params), strict=True) if path in odd]
+        unfiltered = extra and not any(map(_is_floating, extra))
+        hint = "; pass an Equinox model as eqx.filter(model, eqx.is_inexact_array)" if unfiltered else ""
+        raise ValueError(f"{name} and params must have the same leaves; they differ in {names}{hint}")
     for path, leaf, other_leaf in zip(paths, jax.tree.leaves(params), jax.tree.leaves(other), strict=True):
         if jnp.shape(leaf) != jnp.shape(other_leaf):
             raise ValueError(
@@ -104,6 +110,14 @@ def _is_hole(node: Any) -> bool:
     return node is None or isinstance(node, optax.MaskedNode)
 
 
+def _is_box(node: Any) -> bool:
+    """Tells whether a node of somebody's own type holds one leaf and nothing else."""
+    if isinstance(node, Mapping | tuple | list | None):
+        return False
+    structure = jax.tree.structure(node)
+    return structure.num_leaves == 1 and structure.num_nodes == 2
+
+
 def is_flax_variable(node: Any) -> bool:
     # By name, because this library does not import flax: `nnx.Variable`, and `AxisMetadata`, the base of
     # Linen's boxes such as `nn.Partitioned`.
@@ -111,3 +125,7 @@ def is_flax_variable(node: Any) -> bool:
         cls.__name__ in ("Variable", "AxisMetadata") and cls.__module__.startswith("flax.")
         for cls in type(node).__mro__
     )
+
+
+def _is_floating(leaf: Any) -> bool:
+    return jnp.issubdtype(getattr(leaf, "dtype", bool), jnp.inexact)

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from layca_optax._paths import Path, hole_paths, is_flax_variable, join, leaf_paths, nearest, starts_with
+from layca_optax._paths import (
+    Path,
+    hole_paths,
+    is_flax_variable,
+    join,
+    leaf_paths,
+    nearest,
+    refuse_twice,
+    starts_with,
+)
 from layca_optax._rules import Axes, vectors_shape
 
 
@@ -48,14 +57,17 @@ def match_rates(
     count: jax.Array,
 ) -> tuple[list[Any], list[str]]:
     """Does what `rates_for_leaves` does, but returns a list of errors; their leaves get the rate `None`."""
-    paths = leaf_paths(params)
+    paths, holes = leaf_paths(params), hole_paths(params)
     if not paths:
         return [], []
-    rates = _by_path(learning_rate, [*paths, *hole_paths(params)])
+    rates = _by_path(learning_rate, [*paths, *holes])
     for path, rate in rates.items():
         _check_rate(path, rate)
+    refuse_twice(map(join, rates), "learning_rate has two rates at {}")
+    # In Haiku a key holds several components: {"transformer": 0.1} covers {"transformer/attention": …}.
+    paths, holes = [*map(_components, paths)], [*map(_components, holes)]
+    rates = {_components(path): rate for path, rate in rates.items()}
     prefixes = [next((path[:n] for n in range(len(path) + 1) if path[:n] in rates), None) for path in paths]
-    holes = hole_paths(params)
     problems = []
     for path in rates:
         in_hole = any(starts_with(hole, path) or starts_with(path, hole) for hole in holes)
@@ -90,6 +102,10 @@ def match_rates(
                 f"the learning rate of {join(path)!r} has shape {rate.shape}; its shape must be {expected}"
             )
     return result, problems
+
+
+def _components(path: Path) -> Path:
+    return tuple(part for key in path for part in key.split("/"))
 
 
 def _by_path(learning_rate: Any, known: Sequence[Path] = (), at: Path = ()) -> dict[Path, Any]:

@@ -65,7 +65,7 @@ def rebase(opt_state: Any, params: Any, *, rotate: Rotate = "layer") -> Any:
         mine = {name: jnp.array(norms[name], copy=True) for name in state.initial_norm}
         if isinstance(state, TrackRotationState):
             return _rebased_tracker(state, {name: weights[name] for name in mine}, mine)
-        refuse_zero_vectors(mine)
+        refuse_zero_vectors(mine, rotate)
         return state._replace(initial_norm=reboxed(state.initial_norm, mine))
 
     return jax.tree.map(rebased, opt_state, is_leaf=lambda node: isinstance(node, ours))

@@ -138,6 +138,17 @@ def why_not(rotate: Rotate | str, path: str, leaf: Any) -> str | None:
     return "one entry per vector" if size == math.prod(leaf.shape[axis] for axis in enumerating) else None
 
 
+def rule_without(rotate: Rotate, names: list[str]) -> str:
+    """Says, for an error message, how to change the rule so that these leaves do not rotate."""
+    if not isinstance(rotate, str):
+        return "let `rotate` return None for them"
+    axes = {"layer": "()", "stacked_layer": "(0,)", "neuron": "(leaf.ndim - 1,)"}[rotate]
+    return (
+        f"rotate=lambda path, leaf: {axes} if leaf.ndim >= {fewest_axes(rotate)} and path not in {names}"
+        f" and path.split('/')[-1] not in {[*_NAMES_THAT_STAY]} else None"
+    )
+
+
 def _named_rule(name: str) -> Rule:
     if name in _RULES:
         fewest, enumerating = _RULES[name]

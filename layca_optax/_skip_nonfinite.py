@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from layca_optax._paths import join, leaf_paths, refuse_twice
+from layca_optax._paths import check_same_leaves, join, leaf_paths, refuse_twice
 from layca_optax._rules import is_inexact
 from layca_optax._state import by_path
 from layca_optax._track import TrackRotationState
@@ -93,6 +93,8 @@ def skip_nonfinite(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SkipNonfiniteState]:
+        if params is not None:
+            check_same_leaves(params, updates, "updates")
         trained = [(name, g) for name, g in _named(updates) if is_inexact(g)]
         bad = {name: ~jnp.all(jnp.isfinite(g)) for name, g in trained}
         zero = {name: jnp.all(g == 0) for name, g in trained if zeros and jnp.size(g)}

@@ -1,5 +1,6 @@
 """Where `data.load` finds datasets, and that it prepares them once."""
 
+import re
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -159,6 +160,17 @@ def test_what_fails_on_the_way_says_the_same(tmp_path, monkeypatch):
         data.load("cifar10", tmp_path)
     assert downloader.MAX_RETRIES == 0
     assert not (tmp_path / "cifar10" / "arrays.npz").exists()
+
+
+def test_without_tensorflow_datasets_the_message_says_what_to_install(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    install = re.escape('is not installed: pip install -e ".[datasets]"')
+    with pytest.raises(DataError, match=rf"mnist/3\.0\.1 was written by .*, which {install}"):
+        data.load("mnist", tmp_path)
+    with pytest.raises(DataError, match=rf"(?s), which downloads it, {install}.* -> .*cifar-10-binary"):
+        data.load("cifar10", tmp_path)
+    write(tmp_path, "mnist")
+    assert_loaded(data.load("mnist", tmp_path), "mnist")
 
 
 def test_a_server_that_answers_is_reachable(monkeypatch):

@@ -133,13 +133,13 @@ def test_shapes_without_values_are_refused_by_path(transform):
 
 def test_which_rows_of_a_table_are_zero_is_said_and_what_helps():
     table = jnp.ones((10, 4)).at[jnp.array([0, 7])].set(0)
-    with pytest.raises(
-        ValueError, match=r"2 of the 10 vectors of 'embedding' are zero, those at 0, 7, .*mask"
-    ) as e:
+    message = (
+        r"2 of the 10 vectors of 'embedding' \(those at 0, 7\)\..* mask .* or rotate the leaf as one vector"
+    )
+    with pytest.raises(ValueError, match=message):
         layca(rotate=lambda path, leaf: (0,)).init({"embedding": table})
-    assert "rotate=lambda path, leaf: ()" in str(e.value)
     blocks = jnp.zeros((2, 3, 4)).at[0].set(1)
-    with pytest.raises(ValueError, match=r"those at \(1, 0\), \(1, 1\), \(1, 2\), and"):
+    with pytest.raises(ValueError, match=r"those at \(1, 0\), \(1, 1\), \(1, 2\)\)"):
         layca(rotate=lambda path, leaf: (0, 1)).init({"blocks": blocks})
-    with pytest.raises(ValueError, match=r"those at 0, 1, 2, 3, 4, …, and"):
+    with pytest.raises(ValueError, match=r"those at 0, 1, 2, 3, 4, …\)"):
         layca(rotate="neuron").init({"kernel": jnp.zeros((3, 6))})

@@ -200,7 +200,7 @@ def errors():
         lambda: rebase(restored, LOADED),
         "dictionaries where it had a LaycaState.*eval_shape",
     )
-    yield "zero weights", lambda: rebase(state, zero), "'first/kernel' rotates, but it is zero"
+    yield "zero weights", lambda: rebase(state, zero), "turn from: 'first/kernel'"
     yield (
         "a renamed layer",
         lambda: rebase(state, renamed),

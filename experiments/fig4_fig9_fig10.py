@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Finding, by_task
-from experiments.curves import draw_curve, draw_rotation, final_rotation, panels
+from experiments.curves import draw_curve, draw_rotation, final_rotation, panels, share_height
 from experiments.experiment import Experiment
 from experiments.presets import NAMES, OPTIMIZERS, SECTION6, Part
 from experiments.results import Results, spread, without_lost
@@ -59,6 +59,7 @@ def draw_rotations(preset: str, results: Results) -> Figure:
             draw_rotation(axis, results.of(part.runs(optimizer=optimizer, layca=layca)[0]))
             # Tasks differ in their epochs.
             axis.tick_params(labelbottom=layca, labelleft=axis is line[0])
+        share_height(line)
         line[0].set_ylabel(f"{part.task}\n{SIDES[layca]}")
     for axis, optimizer in zip(axes[0], OPTIMIZERS, strict=True):
         axis.set_title(NAMES[optimizer])

@@ -46,7 +46,13 @@ def draw_rotation(axis: Axes, run: Mapping[str, Any]) -> None:
     """Draws each layer's cosine distance from its initial weights per epoch, the first layer darkest."""
     curves = {layer: _floats([0, *distances]) for layer, distances in run["curves"]["rotation"].items()}
     draw_layers(axis, range(max(map(len, curves.values()))), curves)
-    axis.set(ylim=(0, 1))
+
+
+def share_height(row: Sequence[Axes]) -> None:
+    """Gives panels that are compared one vertical axis, from 0 to just above the highest curve."""
+    top = max(axis.get_ylim()[1] for axis in row)
+    for axis in row:
+        axis.set_ylim(0, top)
 
 
 def rotation_figure(rows: Sequence[Mapping[str, Run]], results: Results) -> Figure:
@@ -56,6 +62,7 @@ def rotation_figure(rows: Sequence[Mapping[str, Run]], results: Results) -> Figu
         for axis, (title, run) in zip(line, row.items(), strict=True):
             draw_rotation(axis, results.of(run))
             axis.set_title(title)
+        share_height(line)
         line[0].set_ylabel("cosine distance")
     for axis in axes[-1]:
         axis.set_xlabel("epoch")

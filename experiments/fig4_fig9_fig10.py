@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Finding, by_task
-from experiments.curves import draw_curve, draw_rotation, final_rotation, panels
+from experiments.curves import draw_curve, draw_rotation, final_rotation, panels, share_height
 from experiments.experiment import Experiment
 from experiments.presets import NAMES, OPTIMIZERS, SECTION6, Setup
 from experiments.results import Results, finite_seeds, spread
@@ -59,6 +59,7 @@ def draw_rotations(preset: str, results: Results) -> Figure:
             draw_rotation(axis, results.of(setup.runs(optimizer=optimizer, layca=layca)[0]))
             # The number of epochs depends on the task.
             axis.tick_params(labelbottom=layca, labelleft=axis is line[0])
+        share_height(line)
         line[0].set_ylabel(f"{setup.task}\n{SIDES[layca]}")
     for axis, optimizer in zip(axes[0], OPTIMIZERS, strict=True):
         axis.set_title(NAMES[optimizer])

@@ -1,6 +1,7 @@
 """Draws layer rotation with matplotlib, which `pip install "layca-optax[plot]"` brings."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def plot_rotation(history: Mapping[int, Mapping[str, Mapping[str, Any]]], xlabel
     """
     _check(history)
     # Not pyplot, which would choose a backend for the whole process.
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    figure = _NotebookFigure(figsize=(6.4, 5.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     steps = sorted(history)
     curves = {measure: _curves(history, steps, measure) for measure in ("last_step", "from_init")}
@@ -69,12 +70,22 @@ def plot_rotation(history: Mapping[int, Mapping[str, Mapping[str, Any]]], xlabel
     lower.set(xlabel=xlabel, ylabel="cosine distance from start")
     for axes in (upper, lower):
         axes.set_ylim(bottom=0)
+    lower.locator_params(axis="x", integer=True)
     names = list(curves["from_init"])
     if len(names) > _MOST_NAMES:
         scale_of_layers(figure, [upper, lower], names[0], names[-1])
     else:
         figure.legend(*lower.get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure
+
+
+class _NotebookFigure(Figure):
+    """A figure that a notebook shows without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        with BytesIO() as file:
+            self.savefig(file, format="png")
+            return file.getvalue()
 
 
 def draw_layers(axes: Axes, steps: Sequence[float], curves: Mapping[str, Any]) -> None:

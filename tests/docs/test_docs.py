@@ -4,8 +4,8 @@ import pages
 import pytest
 
 DOCS = {path.name: path for path in (pages.ROOT / "docs").rglob("*.md")}
-# Pages whose code trains networks.
-LONG = ("leaves.md", "precision.md", "state.md", "monitoring.md")
+# Pages whose code trains networks or compiles for several devices.
+LONG = ("leaves.md", "precision.md", "state.md", "monitoring.md", "sharding.md")
 
 
 @pytest.mark.parametrize(

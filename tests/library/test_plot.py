@@ -77,6 +77,13 @@ def test_two_rows_one_line_per_vector_as_reported():
     assert lower.get_xlabel() == "epoch"
 
 
+def test_a_notebook_shows_the_figure_and_counts_steps_in_whole_numbers():
+    _, history = trained()
+    figure = plot_rotation(history)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert all(tick == round(tick) for tick in figure.axes[1].get_xticks())
+
+
 def test_many_vectors_are_a_median_and_a_band():
     params = {"kernel": jax.random.normal(jax.random.key(0), (4, 40))}
     _, history = trained(params=params, rotate="neuron")

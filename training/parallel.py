@@ -172,7 +172,10 @@ def place(data: Dataset, devices: Devices, held_out_by: int | None) -> Placed:
 
     `held_out_by` is the seed that chooses a tenth of the training images to hold out; `None` holds out none.
     """
-    put = lambda *arrays: tuple(map(devices.put_rows, arrays))
+
+    def put(images: np.ndarray, labels: np.ndarray) -> Rows:
+        return devices.put_rows(images), devices.put_rows(labels)
+
     splits = {"test_accuracy": (put(data.test_images, data.test_labels), len(data.test_labels))}
     if held_out_by is not None:
         data = hold_out(data, held_out_by)

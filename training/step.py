@@ -220,7 +220,7 @@ class Program:
         split: Rows,
         scale: Scale,
         seed: Any,
-        hparams: Any,
+        hparams: Hyperparameters,
     ) -> tuple[TrainState, Metrics]:
         state, metrics = carry
         images, labels = self._batch(split, rows)

@@ -20,7 +20,7 @@ from training.config import Config, UsageError, comparison
 from training.page import write_page
 from training.processes import agree, any_process, is_primary, on_primary
 from training.report import Progress, TensorBoard, plot_rotation, rotation_table
-from training.run_folder import RunFolder
+from training.run_folder import Record, RunFolder
 
 # `signal.getsignal` returns None for a handler that is not of Python.
 _PYTHONS_OWN = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None)
@@ -100,7 +100,7 @@ class Session:
         overwrite: bool = False,
         again: str | None = None,
     ) -> None:
-        self.records: list[dict[str, Any]] = []
+        self.records: list[Any] = []  # of `Record`; a log may add fields
         self._config, self._folder = config, folder
         self._source, self._overwrite = source, overwrite
         self._again = again or f"python train.py --resume --out {shlex.quote(str(folder.path))}"
@@ -173,7 +173,7 @@ class Session:
                 print(f"{message}, it is now {place}; going on from epoch {self._saved}", file=sys.stderr)
         return state
 
-    def log_and_checkpoint(self, state: Any, record: dict[str, Any]) -> None:
+    def log_and_checkpoint(self, state: Any, record: Record) -> None:
         """Writes the record of an epoch and, after every tenth of all epochs, the state.
 
         Raises:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import msgspec
 from filelock import AcquireReturnProxy, FileLock, SoftFileLock, Timeout
@@ -28,17 +28,20 @@ _GLOB = "[]*?\\"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-class _Record(msgspec.Struct):
-    """Lists what is read of a line of metrics.jsonl; a line may hold more."""
+class Record(TypedDict):
+    """Holds the metrics of an epoch, a line of metrics.jsonl; `None` is not finite or was not measured."""
 
     epoch: int
     train_loss: float | None
     train_accuracy: float | None
     test_accuracy: float | None
+    validation_accuracy: NotRequired[float | None]
     seconds: float
     rotation: dict[str, float | None]
     skipped: dict[str, int]
-    validation_accuracy: float | None = None
+    device: NotRequired[str]
+    matmul_precision: NotRequired[str]
+    schedule_epochs: NotRequired[int]
 
 
 # config.json: the fields of a `Config`, and what its data were read from.
@@ -231,20 +234,20 @@ class RunFolder:
                 whole = settings if data is None else {**settings, "data": data}
                 part.write_text(json.dumps(whole, indent=2) + "\n")
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Returns one dictionary per whole line.
+    def read_metrics(self) -> list[Record]:
+        """Returns the records of all whole lines.
 
         Raises:
           FileError: a whole line is not a record.
         """
         if not self._metrics.exists():
             return []
-        records = []
+        records: list[Record] = []
         for number, line in enumerate(self._metrics.read_bytes().splitlines(keepends=True), start=1):
             if not line.endswith(b"\n"):
                 break
             try:
-                record = _parse(line, _Record)
+                record = cast(Record, _parse(line, Record))
                 if records and record["rotation"].keys() != records[0]["rotation"].keys():
                     raise ValueError("its rotation has other layers than line 1")
             except ValueError as error:
@@ -252,7 +255,7 @@ class RunFolder:
             records.append(record)
         return records
 
-    def keep_metrics(self, epochs: int) -> list[dict[str, Any]]:
+    def keep_metrics(self, epochs: int) -> list[Record]:
         """Drops the records after epoch `epochs`, from which the run continues; returns the others."""
         records = self.read_metrics()
         kept = [record for record in records if record["epoch"] <= epochs]
@@ -262,7 +265,7 @@ class RunFolder:
                 part.write_text(text)
         return kept
 
-    def append_metrics(self, record: Mapping[str, Any]) -> None:
+    def append_metrics(self, record: Record) -> None:
         """Writes the record of an epoch."""
         with reraise_os_errors(self._metrics), self._metrics.open("a") as file:
             file.write(json.dumps(record) + "\n")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     # Ctrl-C shows no traceback, also while modules are imported, which takes seconds. A run saves its state.
@@ -42,12 +42,12 @@ from training.processes import (
     start_distributed,
 )
 from training.run import Session
-from training.run_folder import RunFolder, final_accuracy, finite, new_run_path
+from training.run_folder import Record, RunFolder, final_accuracy, finite, new_run_path
 from training.step import Metrics, TrainState, compile_program
 from training.tasks import TASKS, stop_reason
 
 # Returns more fields for the record of an epoch, from the state after it.
-Look = Callable[[TrainState], Mapping[str, Any]]
+Look = Callable[[TrainState], Mapping[str, object]]
 
 
 def fit(
@@ -56,10 +56,10 @@ def fit(
     *,
     devices: Devices | None = None,
     state: TrainState | None = None,
-    history: Sequence[Mapping[str, Any]] = (),
+    history: Sequence[Record] = (),
     evaluate_every: int | None = None,
     optimizer: MakeOptimizer = make_optimizer,
-) -> Iterator[tuple[TrainState, dict[str, Any]]]:
+) -> Iterator[tuple[TrainState, Record]]:
     """Trains, and yields the state and a record of metrics after every epoch.
 
     The next epoch donates the state that was yielded: use or copy it before. Training ends early by the rule
@@ -89,7 +89,7 @@ def fit(
             return
         started = time.perf_counter()
         state, metrics = program.train_epoch(state, data.train, data.scale, seed, hparams)
-        record: dict[str, Any] = {"epoch": epoch, "train_loss": _mean(metrics.loss, metrics)}
+        record: Any = {"epoch": epoch, "train_loss": _mean(metrics.loss, metrics)}
         record["train_accuracy"] = _mean(metrics.correct, metrics)
         last = epoch == config.epochs or stop_reason(task.stop, [*records, record])
         if last or epoch == 1 or epoch % (evaluate_every or task.evaluate_every) == 0:
@@ -112,7 +112,7 @@ def _mean(total: jax.Array, metrics: Metrics) -> float | None:
     return finite(float(total) / float(metrics.images))
 
 
-def nothing_more(state: TrainState) -> Mapping[str, Any]:
+def nothing_more(state: TrainState) -> Mapping[str, object]:
     """Adds nothing to a record."""
     return {}
 
@@ -139,7 +139,7 @@ def train_in(
         evaluate_every=evaluate_every,
         optimizer=optimizer,
     ):
-        session.log_and_checkpoint(new, {**record, **look(new)})
+        session.log_and_checkpoint(new, cast(Record, {**record, **look(new)}))
 
 
 def describe_task(config: Config) -> str:

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,9 @@ class Checkpoints:
         if differences := _differences(_leaves(jax.tree.map(_as_stored, like)), found):
             more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
             raise OtherStateError("; ".join(differences[:3]) + more)
-        prints = jax.tree.map(_like_fingerprint, like)
+        whole = {"state": like, "fingerprint": jax.tree.map(_like_fingerprint, like)}
         with _reading(self.path(epoch)):
-            whole = ocp.args.StandardRestore({"state": like, "fingerprint": prints})
-            item = self._manager.restore(epoch, args=whole)
+            item = self._manager.restore(epoch, args=ocp.args.StandardRestore(whole))
         same = jax.tree.map(lambda a, b: int(a) == int(b), _fingerprint(item["state"]), item["fingerprint"])
         changed = [path for path, is_same in _leaves(same).items() if not is_same]
         if changed:
@@ -81,12 +81,9 @@ class Checkpoints:
     def set_aside(self, epoch: int) -> Path:
         """Moves a checkpoint out of the way, next to the folder of checkpoints; returns where it is now."""
         self._manager.close()
-        parent = self.folder.parent
-        place = parent / f"damaged-checkpoint-{epoch}"
-        number = 1
-        while place.exists():
-            number += 1
-            place = parent / f"damaged-checkpoint-{epoch}-{number}"
+        name = f"damaged-checkpoint-{epoch}"
+        places = (self.folder.with_name(f"{name}-{number}" if number > 1 else name) for number in count(1))
+        place = next(place for place in places if not place.exists())
         with reraise_os_errors(place):
             on_primary(lambda: self.path(epoch).rename(place))
         self._manager = self._open()
@@ -179,9 +176,8 @@ def _leaves(tree: Any) -> dict[str, Any]:
 
 def _as_stored(leaf: Any) -> Any:
     """Returns the shape and dtype that orbax stores: random keys are stored as numbers."""
-    return (
-        jax.eval_shape(jax.random.key_data, leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-    )
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.eval_shape(jax.random.key_data, leaf) if is_key else leaf
 
 
 def _like_fingerprint(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -18,11 +18,9 @@ _AXIS = "devices"
 
 
 class Devices(NamedTuple):
-    """Holds all devices of all processes, in one line.
+    """Holds all devices of all processes, as a mesh of one axis.
 
-    Attributes:
-      mesh: the line of devices.
-      shard_params: whether every device keeps only its part of parameters and optimizer state.
+    With `shard_params`, every device keeps only its part of parameters and optimizer state.
     """
 
     mesh: Mesh
@@ -35,6 +33,7 @@ class Devices(NamedTuple):
 
     @property
     def replicated(self) -> NamedSharding:
+        """Returns the sharding of an array that every device holds whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
@@ -171,10 +170,7 @@ class Placed(NamedTuple):
 def place(data: Dataset, devices: Devices, held_out_by: int | None) -> Placed:
     """Puts a dataset on the devices.
 
-    Args:
-      data: the dataset.
-      devices: where to.
-      held_out_by: the seed that chooses a tenth of the training images to hold out; `None` holds out none.
+    `held_out_by` is the seed that chooses a tenth of the training images to hold out; `None` holds out none.
     """
 
     def put(images: np.ndarray, labels: np.ndarray) -> Rows:
@@ -183,6 +179,5 @@ def place(data: Dataset, devices: Devices, held_out_by: int | None) -> Placed:
     splits = {"test_accuracy": (put(data.test_images, data.test_labels), len(data.test_labels))}
     if held_out_by is not None:
         data = hold_out(data, held_out_by)
-        held_out = put(data.test_images, data.test_labels), len(data.test_labels)
-        splits["validation_accuracy"] = held_out
+        splits["validation_accuracy"] = put(data.test_images, data.test_labels), len(data.test_labels)
     return Placed(put(data.train_images, data.train_labels), splits, data.scale, data.source)

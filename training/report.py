@@ -3,7 +3,6 @@
 import math
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,11 +28,8 @@ class Progress:
 
     def __init__(self, epochs: int, done: int = 0) -> None:
         self._epochs = epochs
-        self._bar = (
-            tqdm(total=epochs, initial=done, unit="epoch", dynamic_ncols=True)
-            if sys.stderr.isatty()
-            else None
-        )
+        # None: only where standard error is a terminal.
+        self._bar = tqdm(total=epochs, initial=done, unit="epoch", dynamic_ncols=True, disable=None)
         self._test_accuracy = "-"
 
     def show(self, record: Mapping[str, Any]) -> None:
@@ -41,21 +37,14 @@ class Progress:
             self._test_accuracy = show(record["test_accuracy"], ".3f")
         text = f"loss {show(record['train_loss'], '.2g')} · test {self._test_accuracy}"
         epoch = record["epoch"]
-        if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update()
-        elif epoch == 1 or epoch == self._epochs or epoch % max(1, self._epochs // 10) == 0:
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update()
+        rare = epoch == 1 or epoch == self._epochs or epoch % max(1, self._epochs // 10) == 0
+        if self._bar.disable and rare:
             print(f"epoch {epoch}/{self._epochs}: {text}", flush=True)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+        self._bar.close()
 
 
 def rotation_table(rotation: Mapping[str, float | None]) -> str:
@@ -114,7 +103,8 @@ class TensorBoard:
         with reraise_os_errors(self._folder):
             for record in records:
                 ended += record["seconds"]
-                self._write(_event(record, ended))
+                values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _scalars(record)]
+                self._write(Event(step=record["epoch"], wall_time=ended, summary=Summary(value=values)))
             self._file.flush()
 
     def close(self) -> None:
@@ -125,21 +115,13 @@ class TensorBoard:
         self._file.write(event.SerializeToString())
 
 
-def _event(record: Mapping[str, Any], wall_time: float) -> Event:
-    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _scalars(record)]
-    return Event(step=record["epoch"], wall_time=wall_time, summary=Summary(value=values))
-
-
 def _scalars(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    yield "train_loss", _number(record["train_loss"])
+    number = lambda value: math.nan if value is None else value
+    yield "train_loss", number(record["train_loss"])
     for name, value in record.items():
         # None: not measured in this epoch.
         if name.endswith("_accuracy") and value is not None:
             yield name, value
     yield "skipped", sum(record["skipped"].values())
     for layer, distance in record["rotation"].items():
-        yield f"rotation/{layer}", _number(distance)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+        yield f"rotation/{layer}", number(distance)

@@ -20,7 +20,7 @@ from training.config import Config, UsageError, comparison
 from training.page import write_page
 from training.processes import agree, any_process, is_primary, on_primary
 from training.report import Progress, TensorBoard, plot_rotation, rotation_table
-from training.run_folder import RunFolder
+from training.run_folder import Record, RunFolder
 
 # `signal.getsignal` returns None for a handler that is not of Python.
 _PYTHONS_OWN = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None)
@@ -67,20 +67,14 @@ class Interruption:
         if signal.SIGINT in self._before:
             before = self._before[signal.SIGINT]
             signal.signal(signal.SIGINT, before if interactive and before is not None else signal.SIG_DFL)
-        _drop_lost_terminals()
+        # A terminal that is gone cannot be written to: what would go there goes nowhere.
+        for descriptor in (1, 2):
+            try:
+                os.write(descriptor, b"")
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
         what = "interrupts it" if interactive else "aborts at once"
         print(f"\n{self.signal_name}: ends after this epoch; Ctrl-C {what}", file=sys.stderr)
-
-
-def _drop_lost_terminals() -> None:
-    """Sends output to nowhere if its terminal is gone: writing to that would fail."""
-    for descriptor in (1, 2):
-        try:
-            os.write(descriptor, b"")
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, descriptor)
-            os.close(nowhere)
 
 
 class Session:
@@ -106,11 +100,9 @@ class Session:
         overwrite: bool = False,
         again: str | None = None,
     ) -> None:
-        self.records: list[dict[str, Any]] = []
-        self._config = config
-        self._folder = folder
-        self._source = source
-        self._overwrite = overwrite
+        self.records: list[Any] = []  # of `Record`; a log may add fields
+        self._config, self._folder = config, folder
+        self._source, self._overwrite = source, overwrite
         self._again = again or f"python train.py --resume --out {shlex.quote(str(folder.path))}"
         self._saved = 0
 
@@ -147,7 +139,7 @@ class Session:
         state = self._restore_newest(like)
         on_primary(self._keep_records)
         self.records = self._folder.read_metrics()
-        self._progress = self._stack.enter_context(Progress(self._config.epochs, self._saved))
+        self._progress = self._stack.enter_context(closing(Progress(self._config.epochs, self._saved)))
         return state
 
     def _keep_records(self) -> None:
@@ -178,11 +170,10 @@ class Session:
         for epoch, message in damaged.items():
             place = self._checkpoints.set_aside(epoch)
             if is_primary():
-                after = f"going on from epoch {self._saved}"
-                print(f"{message}, it is now {place}; {after}", file=sys.stderr)
+                print(f"{message}, it is now {place}; going on from epoch {self._saved}", file=sys.stderr)
         return state
 
-    def log_and_checkpoint(self, state: Any, record: dict[str, Any]) -> None:
+    def log_and_checkpoint(self, state: Any, record: Record) -> None:
         """Writes the record of an epoch and, after every tenth of all epochs, the state.
 
         Raises:
@@ -221,8 +212,7 @@ class Session:
           reason: why the run ended before its last epoch, `None` if it did not.
         """
         last = self.records[-1]
-        if last["epoch"] != self._saved:
-            self._save()
+        self._save()
         self._progress.close()
         if is_primary():
             plot_rotation(self._config.title(), self.records, self._folder.rotation_plot)

@@ -10,12 +10,12 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, Field, asdict, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import msgspec
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, SoftFileLock, Timeout
 
 from data import Source
 from data.writing import FileError, atomic_write, reraise_os_errors
@@ -28,33 +28,32 @@ _GLOB = "[]*?\\"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
-class _Record(msgspec.Struct):
-    """Lists what is read of a line of metrics.jsonl; a line may hold more."""
+class Record(TypedDict):
+    """Holds the metrics of an epoch, a line of metrics.jsonl; `None` is not finite or was not measured."""
 
     epoch: int
     train_loss: float | None
     train_accuracy: float | None
     test_accuracy: float | None
+    validation_accuracy: NotRequired[float | None]
     seconds: float
     rotation: dict[str, float | None]
     skipped: dict[str, int]
-    validation_accuracy: float | None = None
+    device: NotRequired[str]
+    matmul_precision: NotRequired[str]
+    schedule_epochs: NotRequired[int]
 
 
-def _default(field: Field[Any]) -> list[Any]:
-    return [] if field.default is MISSING else [field.default]
-
-
-def _schema(name: str, *fields: tuple[str, Any] | tuple[str, Any, Any]) -> type:
-    return msgspec.defstruct(name, fields, forbid_unknown_fields=True)
-
-
-_Source = _schema("_Source", *Source.__annotations__.items())
 # config.json: the fields of a `Config`, and what its data were read from.
-_Stored = _schema(
+_Source = msgspec.defstruct("_Source", Source.__annotations__.items(), forbid_unknown_fields=True)
+_Stored = msgspec.defstruct(
     "_Stored",
-    *((field.name, field.type, *_default(field)) for field in fields(Config)),
-    ("data", _Source | None, None),
+    [
+        *((field.name, field.type) for field in fields(Config) if field.name != "schedule_epochs"),
+        ("schedule_epochs", int | None, None),
+        ("data", _Source | None, None),
+    ],
+    forbid_unknown_fields=True,
 )
 
 
@@ -90,11 +89,7 @@ def final_accuracy(records: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 class RunFolder:
-    """Holds the files of one run.
-
-    Attributes:
-      with_tensorboard: whether the run writes scalars to `tensorboard`.
-    """
+    """Reads and writes the files of one run; `with_tensorboard` says whether it writes scalars, too."""
 
     def __init__(self, path: Path, *, with_tensorboard: bool = False) -> None:
         self.path = path
@@ -120,10 +115,8 @@ class RunFolder:
     def refuse_other_data(self, source: Source | None) -> None:
         """Raises `UsageError` if the run in this folder was begun on other data than these."""
         stored = self._read_config()
-        if stored is None or stored[1] is None or source is None:
-            return
-        begun = Source(**stored[1])
-        if begun != source:
+        begun = Source(**stored[1]) if stored and stored[1] else None
+        if begun and source and begun != source:
             raise UsageError(
                 f"the run in {self.path} was begun on {begun} and cannot go on with {source}; --data-dir"
                 " names the folder of the data"
@@ -137,8 +130,8 @@ class RunFolder:
             stored = _parse(self._config.read_bytes(), _Stored)
         except ValueError as error:
             raise UsageError(f"{self._config} is not the configuration of a run: {error}") from None
-        source = stored.pop("data", None)
-        return stored, source
+        data = stored.pop("data", None)
+        return stored, data
 
     def refuse_unless_free(self, config: Config, *, resume: bool, overwrite: bool) -> None:
         """Raises `UsageError` if a run with this configuration may not go here; changes no file."""
@@ -202,12 +195,9 @@ class RunFolder:
                 self._pid.write_text(f"{os.getpid()} {uuid.uuid4()}\n")
             yield
 
-    def _acquire(self) -> Any:
-        def acquire(kind: type[BaseFileLock], path: Path, **settings: Any) -> Any:
-            return kind(path, thread_local=False, **settings).acquire(blocking=False)
-
+    def _acquire(self) -> AcquireReturnProxy:
         try:
-            return acquire(FileLock, self._lock, fallback_to_soft=False)
+            return FileLock(self._lock, thread_local=False, fallback_to_soft=False).acquire(blocking=False)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
@@ -217,7 +207,7 @@ class RunFolder:
             " If this machine crashes, other machines cannot tell: remove the file by hand",
             file=sys.stderr,
         )
-        return acquire(SoftFileLock, marker)
+        return SoftFileLock(marker, thread_local=False).acquire(blocking=False)
 
     def holder(self) -> str | None:
         """Returns the process that holds the lock, and what tells its run from any other."""
@@ -235,28 +225,29 @@ class RunFolder:
             for stale in (self.checkpoints, self.tensorboard):
                 shutil.rmtree(stale, ignore_errors=True)
         stored = None if overwrite else self._read_config()
-        settings = {name: value for name, value in asdict(config).items() if name != "schedule_epochs"}
-        if config.schedule_epochs is not None:
-            settings["schedule_epochs"] = config.schedule_epochs
+        settings: dict[str, Any] = asdict(config)
+        if config.schedule_epochs is None:
+            del settings["schedule_epochs"]
         if stored is None or stored[0] != settings:
             data = stored[1] if stored else source and source._asdict()
-            whole = settings if data is None else {**settings, "data": data}
-            self._write_whole(self._config, json.dumps(whole, indent=2) + "\n")
+            with atomic_write(self._config) as part:
+                whole = settings if data is None else {**settings, "data": data}
+                part.write_text(json.dumps(whole, indent=2) + "\n")
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Returns one dictionary per whole line.
+    def read_metrics(self) -> list[Record]:
+        """Returns the records of all whole lines.
 
         Raises:
           FileError: a whole line is not a record.
         """
         if not self._metrics.exists():
             return []
-        records = []
+        records: list[Record] = []
         for number, line in enumerate(self._metrics.read_bytes().splitlines(keepends=True), start=1):
             if not line.endswith(b"\n"):
                 break
             try:
-                record = _parse(line, _Record)
+                record = cast(Record, _parse(line, Record))
                 if records and record["rotation"].keys() != records[0]["rotation"].keys():
                     raise ValueError("its rotation has other layers than line 1")
             except ValueError as error:
@@ -264,24 +255,20 @@ class RunFolder:
             records.append(record)
         return records
 
-    def keep_metrics(self, epochs: int) -> list[dict[str, Any]]:
+    def keep_metrics(self, epochs: int) -> list[Record]:
         """Drops the records after epoch `epochs`, from which the run continues; returns the others."""
         records = self.read_metrics()
         kept = [record for record in records if record["epoch"] <= epochs]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         if not self._metrics.exists() or self._metrics.read_bytes() != text.encode():
-            self._write_whole(self._metrics, text)
+            with atomic_write(self._metrics) as part:
+                part.write_text(text)
         return kept
 
-    def append_metrics(self, record: Mapping[str, Any]) -> None:
+    def append_metrics(self, record: Record) -> None:
         """Writes the record of an epoch."""
         with reraise_os_errors(self._metrics), self._metrics.open("a") as file:
             file.write(json.dumps(record) + "\n")
-
-    @staticmethod
-    def _write_whole(path: Path, text: str) -> None:
-        with atomic_write(path) as part:
-            part.write_text(text)
 
 
 def new_run_path(task: str, parent: Path = Path("runs")) -> Path:

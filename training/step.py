@@ -161,7 +161,11 @@ class Program:
         self.model = gathering(model, devices) if devices.shard_params else model
         self._num_rows = self._task.num_training_images(config.validation)
         self._steps = self._num_rows // config.batch_size
-        self.depths = self._depths(model)
+        self.depths = layer_depths(
+            lambda params, model_state, images: model.apply(params, model_state, images, train=True)[0],
+            *jax.eval_shape(model.init, jax.random.key(0)),
+            jax.ShapeDtypeStruct((config.batch_size, *self._task.input_shape), jnp.float32),
+        )
         paths = jax.tree_util.tree_leaves_with_path(self.depths)
         by_depth = sorted(
             (depth, jax.tree_util.keystr(path, simple=True, separator="/")) for path, depth in paths
@@ -171,7 +175,8 @@ class Program:
         shardings, replicated = devices.of_state(shapes), devices.replicated
         self.init: Callable[..., TrainState] = jax.jit(self._init, out_shardings=shardings)
         self.rotation: Callable[..., dict[str, jax.Array]] = jax.jit(layer_rotation, out_shardings=replicated)
-        self._zeros = jax.jit(_no_metrics, out_shardings=replicated)
+        zeros = lambda: Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0))
+        self._zeros = jax.jit(zeros, out_shardings=replicated)
         self._order = jax.jit(self._shuffled, out_shardings=replicated)
         self._train_all = over_batches(self._train_on, (shardings, replicated))
         self._evaluate_all = over_batches(self._evaluate_on, replicated)
@@ -189,13 +194,6 @@ class Program:
         rows = in_order(num_rows, size + -size % self._devices.mesh.size)
         return self._evaluate_all(self._zeros(), rows, state, split, scale)
 
-    def _depths(self, model: PureModel) -> Any:
-        return layer_depths(
-            lambda params, model_state, images: model.apply(params, model_state, images, train=True)[0],
-            *jax.eval_shape(model.init, jax.random.key(0)),
-            jax.ShapeDtypeStruct((self._config.batch_size, *self._task.input_shape), jnp.float32),
-        )
-
     def _optimizer(self, hparams: Hyperparameters) -> optax.GradientTransformationExtraArgs:
         drops, factor = self._config.schedule()
         schedule = drop_schedule([drop * self._steps for drop in drops], factor)
@@ -207,9 +205,8 @@ class Program:
         return TrainState(jnp.zeros([], jnp.int32), params, model_state, opt_state)
 
     def _shuffled(self, seed: jax.Array, epoch: jax.Array) -> jax.Array:
-        return shuffled(
-            jax.random.fold_in(_key(seed, "order"), epoch), self._num_rows, self._config.batch_size
-        )
+        key = jax.random.fold_in(_key(seed, "order"), epoch)
+        return shuffled(key, self._num_rows, self._config.batch_size)
 
     def _batch(self, split: Rows, rows: jax.Array) -> Rows:
         images, labels = split
@@ -247,10 +244,6 @@ def compile_program(config: Config, devices: Devices, make: MakeOptimizer = make
 
 
 _compile_program = lru_cache(Program)
-
-
-def _no_metrics() -> Metrics:
-    return Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0))
 
 
 def _key(seed: Any, purpose: str) -> jax.Array:

@@ -1,8 +1,7 @@
-"""What is refused, with what words, and what is left on disk: as a rule, what was there before.
+"""Tests the message and exit code of bad input, and that no file changes.
 
-Further rows stand with what they are about: `layca`'s in test_layca.py, damaged and full disks in
-test_checkpoints.py, batches that do not divide in test_devices.py, damaged datasets in
-tests/data/test_faults.py.
+Other rows are elsewhere: `layca` in test_layca.py, damaged files and full disks in test_checkpoints.py, batch
+sizes that devices cannot share in test_devices.py, damaged datasets in tests/data/test_faults.py.
 """
 
 import json
@@ -35,7 +34,7 @@ def empty_checkpoints(run):
 
 
 def put_another_networks_checkpoint(run):
-    """Of a task with the same layers and wider inputs, as if somebody had copied it."""
+    """Declares the run to be of a task whose first layer is wider, as if a checkpoint had been copied."""
     text = (run / "config.json").read_text()
     (run / "config.json").write_text(text.replace('"mnist5k-mlp"', '"mnist-mlp"').replace("512", "96"))
 
@@ -46,7 +45,7 @@ def put_a_folder_for_metrics(run):
 
 
 def edit_metrics(change):
-    """Damages the second line of the metrics."""
+    """Changes the second line of metrics.jsonl."""
 
     def damage(run):
         first, second = (run / "metrics.jsonl").read_text().splitlines()
@@ -58,7 +57,7 @@ def edit_metrics(change):
 
 
 def edit(name, value):
-    """Damages a run by another value in its config.json, or by none."""
+    """Replaces a value in config.json, or removes it."""
 
     def damage(run):
         stored = json.loads((run / "config.json").read_text())
@@ -70,7 +69,7 @@ def edit(name, value):
     return damage
 
 
-# Command lines and what is said.
+# Command lines, and a part of the message.
 COMMANDS = [
     (["--task", "mnist5k-mpl"], "Did you mean mnist5k-mlp?"),
     (["--optimizer", "adamw"], "Did you mean adam?"),
@@ -113,7 +112,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), COMMANDS)
-def test_bad_requests_end_with_exit_code_2_and_touch_nothing(
+def test_bad_command_lines_exit_with_2_and_change_no_file(
     arguments, message, tmp_path, finished, monkeypatch, capsys
 ):
     assert refused(arguments, finished, tmp_path, monkeypatch, capsys, message) == 2
@@ -156,7 +155,7 @@ def test_bad_requests_end_with_exit_code_2_and_touch_nothing(
         (put_another_networks_checkpoint, 2, "is the state of another network: params/layers/0/kernel is"),
     ],
 )
-def test_bad_runs_are_not_resumed_and_stay_as_they_are(
+def test_damaged_runs_are_not_resumed_and_stay_unchanged(
     damage, code, message, tmp_path, finished, monkeypatch, capsys
 ):
     arguments = ["--out", "{tmp}/run", "--resume"]
@@ -164,7 +163,7 @@ def test_bad_runs_are_not_resumed_and_stay_as_they_are(
 
 
 def refused(arguments, finished, tmp_path, monkeypatch, capsys, message, damage=lambda run: None):
-    """The exit code, once the message was found and all files are as before."""
+    """Returns the exit code; checks the message, and that all files are unchanged."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine")
     (tmp_path / "empty").mkdir()
@@ -174,7 +173,7 @@ def refused(arguments, finished, tmp_path, monkeypatch, capsys, message, damage=
     (tmp_path / "damaged" / "config.json").write_text('{"task": ')
     shutil.copytree(finished, tmp_path / "run")
     damage(tmp_path / "run")
-    # The lock is opened, and says who opened it last.
+    # The lock is opened, and `.pid` names the last process that did.
     files = lambda: {
         path: path.read_bytes()
         for path in sorted(tmp_path.rglob("*"))
@@ -188,7 +187,7 @@ def refused(arguments, finished, tmp_path, monkeypatch, capsys, message, damage=
     return code
 
 
-def test_a_file_that_may_not_be_read_is_named_and_debug_shows_where(tmp_path, monkeypatch, capsys):
+def test_an_unreadable_file_is_named_and_debug_shows_the_traceback(tmp_path, monkeypatch, capsys):
     def refuse(folder):
         raise PermissionError(13, "Permission denied", str(folder.path / "config.json"))
 
@@ -211,7 +210,7 @@ def test_a_file_that_may_not_be_read_is_named_and_debug_shows_where(tmp_path, mo
         ("cudda", RuntimeError("it is not known"), "JAX_PLATFORMS=cudda"),
     ],
 )
-def test_a_device_that_jax_does_not_find_is_said(platforms, error, message, tmp_path, monkeypatch, capsys):
+def test_a_missing_device_is_reported(platforms, error, message, tmp_path, monkeypatch, capsys):
     def fail():
         raise error
 
@@ -222,7 +221,7 @@ def test_a_device_that_jax_does_not_find_is_said(platforms, error, message, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path, monkeypatch):
+def test_a_tilde_in_a_flag_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "datasets").mkdir()
     flags, config, folder = train.read(["--out=~/runs/x", "--data-dir=~/datasets"])
@@ -231,7 +230,7 @@ def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path, monkeypatch):
     assert train.read(["--out=~nobody-of-that-name/x"])[2].path == Path("~nobody-of-that-name/x")
 
 
-def test_new_runs_are_numbered_past_folders_of_other_names(tmp_path):
+def test_new_runs_are_numbered_although_other_folders_are_there(tmp_path):
     for name in ("²-x", "٣-x", "007-x", "a-b", "-"):
         (tmp_path / name).mkdir()
     assert new_run_path("task", tmp_path) == tmp_path / "008-task"
@@ -283,6 +282,6 @@ TREE = {"kernel": jnp.eye(2), "bias": jnp.ones(2)}
         ),
     ],
 )
-def test_bad_arguments_are_refused_by_name(call, error, message):
+def test_bad_arguments_raise_errors_that_name_them(call, error, message):
     with pytest.raises(error, match=message):
         call()

@@ -1,4 +1,4 @@
-"""States that a run keeps: whole, the last three, also where files are damaged or the disk is full."""
+"""Tests saved states: the last three, with damaged files and on a full disk."""
 
 import errno
 import os
@@ -85,7 +85,7 @@ def contents(path):
     return {file: file.read_bytes() for file in kept if file.is_file()}
 
 
-def test_the_last_three_are_kept_and_restored_bit_for_bit(run):
+def test_the_last_three_states_are_kept_and_restored_bit_for_bit(run):
     assert checkpoints(run) == [3, 4, 5]
     with resumed(run) as (session, state):
         assert [one["epoch"] for one in session.records] == [1, 2, 3, 4, 5]
@@ -93,7 +93,7 @@ def test_the_last_three_are_kept_and_restored_bit_for_bit(run):
     assert bits(state) == bits(state_after(5))
 
 
-def test_what_is_written_in_the_background_is_not_what_the_next_steps_overwrite(tmp_path):
+def test_later_steps_do_not_change_a_state_that_is_being_written(tmp_path):
     step = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree), donate_argnums=0)
     state = step({"w": jnp.zeros((1000, 1000)), "n": jnp.zeros((), jnp.int32)})
     shapes = like(state)
@@ -113,7 +113,7 @@ def largest(path):
 
 
 def flip_a_bit(path):
-    # One of the ones of "a" after epoch 5, somewhere in the stored arrays.
+    # Changes an entry of "a", which is 6 after epoch 5.
     for file in path.rglob("d/*"):
         found = file.read_bytes()
         at = found.find(np.full(2, 6.0, np.float32).tobytes())
@@ -151,7 +151,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(damage, ru
         assert bits(state) == bits(state_after(5))
 
 
-def test_if_all_are_damaged_the_run_is_refused_and_nothing_is_moved(run):
+def test_if_all_checkpoints_are_damaged_the_run_is_refused_and_nothing_is_moved(run):
     for epoch in (3, 4, 5):
         DAMAGES["no metadata"](run / "checkpoint" / str(epoch))
     before = contents(run)
@@ -160,7 +160,7 @@ def test_if_all_are_damaged_the_run_is_refused_and_nothing_is_moved(run):
     assert contents(run) == before
 
 
-def test_another_networks_state_is_refused_with_the_leaves_that_differ(run):
+def test_the_state_of_another_network_is_refused_and_the_message_names_the_leaves(run):
     before = contents(run)
     session = Session(CONFIG, RunFolder(run))
     with (
@@ -175,7 +175,7 @@ def test_another_networks_state_is_refused_with_the_leaves_that_differ(run):
     assert contents(run) == before
 
 
-def test_states_that_are_not_finite_displace_none_that_is(tmp_path, capsys):
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path, capsys):
     nan = state_after(0)._replace(params={"a": jnp.full((2, 3), jnp.nan), "b": state_after(0).params["b"]})
     with resumed(tmp_path / "run") as (session, _):
         for epoch in (1, 2):
@@ -193,7 +193,7 @@ def test_states_that_are_not_finite_displace_none_that_is(tmp_path, capsys):
         assert len(session.records) == 2
 
 
-def test_epochs_without_metrics_are_not_continued_from(run):
+def test_a_run_continues_from_the_last_epoch_that_has_metrics(run):
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run / "metrics.jsonl").write_text("".join(lines[:4]) + lines[4][:20])
     with resumed(run) as (session, state):

@@ -1,4 +1,4 @@
-"""Runs that go on with other data folders or more epochs, and folders on file systems without locks."""
+"""Tests runs that continue with another data folder or more epochs, file systems without locks, odd paths."""
 
 import errno
 import fcntl
@@ -28,27 +28,29 @@ def run(finished, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_run_goes_on_with_its_data_in_another_folder(tmp_path, monkeypatch):
+def test_a_run_continues_with_its_data_in_another_folder(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     assert command(*SHORT, "--data-dir", "a", "--out", "run") == 0
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert command("--resume", "--out", tmp_path / "run") == 0  # a relative path is that of then
+    assert (
+        command("--resume", "--out", tmp_path / "run") == 0
+    )  # a relative path belongs to the folder the run was started in
     (tmp_path / "a").rename(tmp_path / "b")
     assert command("--resume", "--data-dir", "../b", "--out", tmp_path / "run") == 0
     assert command("--resume", "--out", tmp_path / "run") == 0
     assert RunFolder(tmp_path / "run").read_config().data_dir == str(tmp_path / "b")
 
 
-def test_a_run_whose_data_have_moved_asks_for_the_folder(run, capsys):
+def test_a_run_whose_data_moved_asks_for_the_new_folder(run, capsys):
     config = RunFolder(run).read_config()
     (run / "config.json").write_text(json.dumps({**vars(config), "data_dir": "/moved"}))
     assert command("--resume", "--out", run) == 2
     assert "--data-dir /moved is not a folder, where the data of this run were" in capsys.readouterr().err
 
 
-def test_a_run_folder_of_the_version_before_resumes(run, finished):
+def test_a_run_of_the_previous_version_resumes(run, finished):
     """Its config.json has no `schedule_epochs`."""
     assert "schedule_epochs" not in json.loads((run / "config.json").read_text())
     shutil.rmtree(run / "checkpoint" / "2")
@@ -57,7 +59,7 @@ def test_a_run_folder_of_the_version_before_resumes(run, finished):
 
 
 def test_more_epochs_keep_the_schedule_or_are_refused(run, capsys):
-    """Four epochs, of which the last two go on with the rate that the first two ended with."""
+    """Trains four epochs; the last two keep the learning rate that the first two ended with."""
     before = (run / "config.json").read_text()
     assert command("--resume", "--epochs", 4, "--out", run) == 2
     assert "from epochs 1 and 1 to 3 and 3; --keep-schedule leaves them" in capsys.readouterr().err
@@ -67,7 +69,7 @@ def test_more_epochs_keep_the_schedule_or_are_refused(run, capsys):
     assert (config.epochs, config.schedule_epochs, config.schedule().drops) == (4, 2, (1, 1))
     assert [record.get("schedule_epochs") for record in records(run)] == [None, None, 2, 2]
     assert "epochs 3 to 4" in (run / "report.html").read_text()
-    # As if it had been asked for at once, and again without the flag.
+    # The same as four epochs at once; and the flag is not needed again.
     data = train.TASKS[config.task].load(seed=0)
     *_, (_, last) = train.fit(config, data)
     assert {**last, "seconds": 0} == without_clock(run)[-1]
@@ -76,7 +78,7 @@ def test_more_epochs_keep_the_schedule_or_are_refused(run, capsys):
     assert "--epochs was 4, is 3" in capsys.readouterr().err
 
 
-def test_a_constant_rate_needs_no_word_on_the_schedule():
+def test_with_a_constant_rate_more_epochs_need_no_flag():
     started = Flags(task="mnist-mlp", epochs=10).resolved()
     more = Flags(task="mnist-mlp", epochs=20, resume=True, out=".").resolved(started)
     assert more.schedule_epochs is None
@@ -86,7 +88,7 @@ def test_a_constant_rate_needs_no_word_on_the_schedule():
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_without_locks_a_marker_keeps_others_away(code, tmp_path, monkeypatch, capsys):
+def test_without_locks_a_marker_file_keeps_other_runs_away(code, tmp_path, monkeypatch, capsys):
     def refuse(descriptor, operation):
         raise OSError(code, os.strerror(code))
 
@@ -111,7 +113,7 @@ def test_paths_that_are_not_utf_8_are_refused_at_once(name, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_locale_that_is_not_utf_8_has_other_names_on_the_disk(tmp_path, monkeypatch, capsys):
+def test_a_locale_that_is_not_utf_8_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(os, "fsencode", lambda path: str(path).encode("latin-1"))
     assert command("--out", tmp_path / "é") == 2
     assert "set LC_ALL to a UTF-8 locale" in capsys.readouterr().err

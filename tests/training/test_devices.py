@@ -1,4 +1,4 @@
-"""Runs on several devices do what they do on one."""
+"""Tests that a run on several devices computes what it computes on one."""
 
 from functools import partial
 
@@ -26,11 +26,11 @@ def one_device():
 
 
 def first_steps(devices, steps=3):
-    """Losses of the first steps of 128 images and the state after them."""
+    """Returns the losses of the first steps of 128 images, and the state after them."""
     program = train.compile_program(CONFIG, devices)
     state = program.init(np.uint32(0), CONFIG.hparams())
     optimizer = make_optimizer("sgd", True, CONFIG.hparams(), program.depths, lambda count: 1.0)
-    # Explicitly placed: what the compiler makes of it otherwise is another program.
+    # With explicit shardings; otherwise the compiler chooses them, and the program differs.
     shardings = devices.of_state(state), devices.replicated
     step = jax.jit(partial(train_step, program.model, optimizer), out_shardings=shardings)
     losses = []
@@ -64,10 +64,10 @@ def test_the_first_steps_on_8_devices_are_those_on_one(shard_params, first_steps
 
 
 def losses_in_float64(devices):
-    """Of three epochs.
+    """Returns the losses of three epochs.
 
-    In float32 the last bit of one weight changes the loss of the third epoch by some percent, on one device
-    too: loss curves would tell nothing.
+    In float32, the last bit of one weight changes the loss of the third epoch by some percent, also on one
+    device, so that losses could not be compared.
     """
     program = train.compile_program(CONFIG, devices)
     state = program.init(np.uint32(0), CONFIG.hparams())
@@ -90,14 +90,14 @@ def test_three_epochs_on_8_devices_are_those_on_one():
     [(100, "96 and 104"), (7, "8"), (1023, "1016 and 1024"), (1001, "1000 and 1008")],
 )
 @pytest.mark.usefixtures("eight_devices")
-def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_sizes_that_do(size, near, tmp_path, capsys):
+def test_a_batch_that_cannot_be_divided_is_refused_with_the_nearest_sizes(size, near, tmp_path, capsys):
     assert train.main(["--batch-size", str(size), "--out", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
     assert f"--batch-size {size} cannot be divided among 8 devices; {near} can\n" in said
     assert not (tmp_path / "run").exists()
 
 
-def test_batches_that_are_too_large_are_not_proposed():
+def test_batch_sizes_above_the_number_of_images_are_not_proposed():
     with pytest.raises(UsageError, match=r"; 1016 can$"):
         all_devices().check_batch_size(1020, largest=1020)
     all_devices().check_batch_size(1016, largest=1020)
@@ -105,8 +105,8 @@ def test_batches_that_are_too_large_are_not_proposed():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("eight_devices")
-def test_a_run_with_parameters_in_pieces_resumes_with_whole_ones(tmp_path):
-    """A checkpoint does not know on how many devices it was written."""
+def test_a_run_with_sharded_parameters_resumes_with_replicated_ones(tmp_path):
+    """Checkpoints do not depend on the number of devices."""
     command = ["--epochs", "2", "--batch-size", "1024", "--out", str(tmp_path / "run")]
     assert train.main([*command, "--shard-params"]) == 0
     assert train.main(["--resume", "--out", str(tmp_path / "run")]) == 0

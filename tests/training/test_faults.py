@@ -1,4 +1,4 @@
-"""Gradients that are NaN or infinite in some layers, for some steps, and a run that does not recover."""
+"""Tests runs whose gradients are NaN in some layers for some steps, and one that does not recover."""
 
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ from training.tasks import TASKS
 
 
 def spoil():
-    """In 5 % of the steps, each layer's gradient is NaN with a chance of a half."""
+    """Makes the gradient of each layer NaN with probability 1/2, in 5 % of the steps."""
 
     def update(gradients, count, params=None):
         key = jax.random.fold_in(jax.random.key(3), count)
@@ -41,7 +41,7 @@ def history(name, epochs, optimizer=make_optimizer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["momentum", "adam"])
-def test_layers_whose_gradient_is_nan_skip_the_step_and_are_counted(name):
+def test_layers_with_nan_gradients_skip_the_step_and_the_steps_are_counted(name):
     records = history(name, 4, spoiled)
     assert all(np.isfinite(record["train_loss"]) for record in records)
     assert records[-1]["train_loss"] < 0.7 * records[0]["train_loss"]
@@ -55,7 +55,7 @@ def test_layers_whose_gradient_is_nan_skip_the_step_and_are_counted(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DIRECTIONS)
-def test_with_nan_in_one_step_of_20_accuracy_stays_within_a_point(name):
+def test_with_nan_in_every_twentieth_step_accuracy_stays_within_a_point(name):
     clean = history(name, 60)[-1]
     found = history(name, 60, spoiled)[-1]
     assert clean["skipped"] == {}
@@ -64,7 +64,7 @@ def test_with_nan_in_one_step_of_20_accuracy_stays_within_a_point(name):
     assert found["test_accuracy"] == pytest.approx(clean["test_accuracy"], abs=0.01)
 
 
-def test_a_run_whose_loss_stays_nan_ends_with_what_was_good(tmp_path, capsys):
+def test_a_run_whose_loss_stays_nan_ends_and_keeps_its_last_good_state(tmp_path, capsys):
     folder = tmp_path / "run"
     command = ["--no-layca", "--learning-rate", "1e30", "--epochs", "9", "--batch-size", "512"]
     assert train.main([*command, "--out", str(folder)]) == 0

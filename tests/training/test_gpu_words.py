@@ -1,4 +1,4 @@
-"""What a machine with a GPU is told: which precision, that it stands idle, who uses it."""
+"""Tests what is special with a GPU: the precision, the warning if it is idle, which job uses it."""
 
 import os
 import re
@@ -25,7 +25,7 @@ from training.tasks import TASKS
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """As on a machine with two GPUs that jax uses."""
+    """Imitates a machine with two GPUs that jax uses."""
     jax.devices()  # jax itself looks for the same files when it starts
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
@@ -43,12 +43,12 @@ def lowered():
     return set(re.findall(r"precision = \[(\w+), (\w+)\]", text))
 
 
-def test_products_are_tf32_on_accelerators_in_both_directions(gpu):
+def test_products_are_tf32_on_accelerators_forward_and_backward(gpu):
     assert matmul_precision() == "tensorfloat32"
     assert lowered() == {("HIGH", "HIGH")}
 
 
-def test_jaxs_own_setting_decides_if_there_is_one(gpu):
+def test_the_setting_of_jax_takes_precedence(gpu):
     with jax.default_matmul_precision("highest"):
         assert matmul_precision() == "highest"
         assert lowered() == {("HIGHEST", "HIGHEST")}
@@ -67,7 +67,7 @@ def test_a_run_with_the_loop_and_the_precision_of_a_gpu_trains(gpu):
 
 
 @pytest.mark.slow
-def test_placed_data_are_the_data():
+def test_a_run_on_placed_data_is_the_same():
     config = Flags(epochs=1, batch_size=512, validation=True).resolved()
     data = TASKS[config.task].load(seed=0)
     ((_, first),) = train.fit(config, data)
@@ -85,13 +85,13 @@ def test_devices_are_described():
     ("value", "expected"),
     [(None, ["0", "1"]), ("", []), ("-1", []), ("3, 5", ["3", "5"]), ("MIG-a", ["MIG-a"])],
 )
-def test_gpus_are_those_that_are_not_hidden(value, expected, gpu, monkeypatch):
+def test_cuda_visible_devices_selects_the_gpus(value, expected, gpu, monkeypatch):
     if value is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
     assert visible_gpus() == expected
 
 
-def test_an_idle_gpu_is_not_passed_over_in_silence(gpu, monkeypatch, capsys):
+def test_an_idle_gpu_is_reported(gpu, monkeypatch, capsys):
     warn_of_idle_gpu()
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
@@ -118,13 +118,13 @@ def test_local_jobs_take_turns_on_the_gpus(gpu, monkeypatch):
     assert seen["CUDA_VISIBLE_DEVICES"] == "1"
 
 
-def test_without_a_gpu_nothing_is_said_of_one(monkeypatch):
+def test_without_a_gpu_jobs_get_none(monkeypatch):
     monkeypatch.setattr(parallel.glob, "glob", lambda pattern: [])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [gpu for _, gpu in parallel.shares(2)] == [None, None]
 
 
-def test_a_handler_of_somebody_else_stays():
+def test_a_signal_handler_of_another_library_stays():
     def theirs(number, frame):
         pass
 

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP and Ctrl-C end a run after the epoch, with its state saved."""
+"""Tests that SIGTERM, SIGHUP and Ctrl-C end a run after the epoch, with its state saved."""
 
 import json
 import os
@@ -44,9 +44,7 @@ def test_a_run_ends_after_the_epoch_and_says_how_to_continue(
     assert records(folder) == uninterrupted
 
 
-def test_a_run_that_is_asked_to_end_in_its_last_epoch_ends_as_always(
-    tmp_path, uninterrupted, monkeypatch, capsys
-):
+def test_a_signal_in_the_last_epoch_changes_nothing(tmp_path, uninterrupted, monkeypatch, capsys):
     asked = lambda self, record: record["epoch"] == 2 and os.kill(os.getpid(), signal.SIGTERM)
     monkeypatch.setattr(Progress, "show", asked)
     assert train.main([*SHORT, "--out", str(tmp_path / "run")]) == 0
@@ -68,7 +66,7 @@ with Interruption() as interruption:
     assert ended.returncode == -signal.SIGINT
 
 
-def test_a_second_ctrl_c_at_a_prompt_interrupts_and_keeps_the_variables():
+def test_a_second_ctrl_c_at_a_prompt_raises_and_keeps_the_variables():
     code = """
 import os, signal, time
 from training.run import Interruption
@@ -90,7 +88,7 @@ print("kept", weights)
     assert "kept 42" in ended.stdout
 
 
-def test_a_lost_terminal_does_not_end_a_run_before_it_is_saved(tmp_path):
+def test_a_run_is_saved_after_its_terminal_was_lost(tmp_path):
     code = """
 import sys, time
 from pathlib import Path
@@ -103,7 +101,7 @@ with Interruption() as interruption:
     print("progress", file=sys.stderr, flush=True)
     Path(sys.argv[1]).write_text(interruption.signal_name)
 """
-    # In a process of its own, since this one has jax's threads and must not fork.
+    # In a separate process: this one has threads of jax and must not fork.
     connection = """
 import os, pty, sys
 process, terminal = pty.fork()
@@ -118,7 +116,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
     assert (tmp_path / "saved").read_text() == "SIGHUP"
 
 
-def test_under_nohup_a_hangup_stays_ignored():
+def test_under_nohup_sighup_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Interruption() as interruption:
@@ -128,7 +126,7 @@ def test_under_nohup_a_hangup_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_handlers_are_put_back_and_other_threads_do_without():
+def test_handlers_are_restored_and_other_threads_set_none():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with Interruption():
         assert signal.getsignal(signal.SIGTERM) != before[1]

@@ -1,4 +1,4 @@
-"""The loop behind train.py: loops and scans, held-out images, evaluation by parts, early stops, defaults."""
+"""Tests the training loop: loop and scan, held-out images, evaluation, early stopping, defaults."""
 
 from functools import partial
 
@@ -18,7 +18,7 @@ from training.tasks import TASKS, StopRule, stop_reason
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_a_loop_on_cpus_and_a_scan_elsewhere_take_the_same_steps(backend, monkeypatch):
+def test_the_loop_on_cpus_and_the_scan_elsewhere_compute_the_same(backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     step = lambda carry, rows, data: carry * 2 + data[rows].sum()
     data = jnp.arange(6.0)
@@ -28,7 +28,7 @@ def test_a_loop_on_cpus_and_a_scan_elsewhere_take_the_same_steps(backend, monkey
     assert float(epoch(jnp.array(0.0), batches[:1], data)) == 1
 
 
-def test_rows_are_shuffled_without_doubles_and_what_fills_no_batch_is_left_out():
+def test_shuffled_rows_are_distinct_and_the_incomplete_batch_is_dropped():
     batches = np.asarray(shuffled(jax.random.key(0), 11, 4))
     assert batches.shape == (2, 4)
     assert len(set(batches.ravel())) == 8
@@ -36,7 +36,7 @@ def test_rows_are_shuffled_without_doubles_and_what_fills_no_batch_is_left_out()
     np.testing.assert_array_equal(in_order(5, 2), [[0, 1], [2, 3], [4, -1]])
 
 
-def test_evaluation_by_parts_counts_every_image_once(monkeypatch):
+def test_evaluation_in_batches_counts_every_image_once(monkeypatch):
     monkeypatch.setattr(training.step, "EVALUATION_BATCH", 1500)
     training.step._compile_program.cache_clear()
     config = Flags(epochs=1).resolved()
@@ -51,7 +51,7 @@ def test_evaluation_by_parts_counts_every_image_once(monkeypatch):
     logits, _ = model.apply(state.params, state.model_state, images, train=False)
     logits = np.asarray(logits, np.float64)
     assert int(metrics.images) == 3976
-    # Two images may be as near to two classes as rounding is.
+    # Rounding may decide the class of two images.
     assert abs(int(metrics.correct) - np.sum(logits.argmax(-1) == data.test_labels)) <= 2
     log_sums = np.log(np.sum(np.exp(logits), -1))
     losses = log_sums - logits[np.arange(3976), data.test_labels]
@@ -59,7 +59,7 @@ def test_evaluation_by_parts_counts_every_image_once(monkeypatch):
     training.step._compile_program.cache_clear()
 
 
-def test_rows_that_fill_up_a_batch_do_not_count():
+def test_rows_that_pad_a_batch_do_not_count():
     model = pure(partial(MLP, width=4, depth=1))
     params, model_state = model.init(jax.random.key(0))
     images = jax.random.normal(jax.random.key(1), (3, 28, 28, 1))
@@ -70,7 +70,7 @@ def test_rows_that_fill_up_a_batch_do_not_count():
     assert float(loss) == pytest.approx(float(filled_loss))
 
 
-def test_held_out_images_are_reported_and_choose_the_epoch_that_counts():
+def test_the_accuracy_on_held_out_images_is_recorded():
     config = Flags(epochs=2, batch_size=512, validation=True).resolved()
     records = [record for _, record in train.fit(config, TASKS[config.task].load(seed=0))]
     assert all(0 <= record["validation_accuracy"] <= 1 for record in records)
@@ -84,7 +84,7 @@ def record(loss, accuracy=1.0, **more):
     return {"train_loss": loss, "train_accuracy": accuracy, "test_accuracy": 0.5, **more}
 
 
-def test_the_accuracy_that_counts():
+def test_the_final_accuracy_is_that_of_the_best_epoch_on_held_out_images():
     assert final_accuracy([]) is None
     assert final_accuracy([record(1.0), record(1.0, test_accuracy=0.7)]) == 0.7
     looked = [
@@ -113,12 +113,12 @@ RULE = StopRule(stuck_accuracy=0.2, stuck_after=2, loss=1e-3)
         (None, [record(1.0, 0.1)] * 9, None),
     ],
 )
-def test_when_a_run_ends(rule, records, reason):
+def test_the_rules_for_stopping_early(rule, records, reason):
     found = stop_reason(rule, records)
     assert found is None if reason is None else reason in found
 
 
-def test_a_run_ends_where_its_rule_says(monkeypatch):
+def test_a_run_stops_early(monkeypatch):
     rule = StopRule(stuck_accuracy=1.0, stuck_after=2, loss=0.0)
     task = TASKS["mnist5k-mlp"]._replace(stop=rule, evaluate_every=100)
     monkeypatch.setattr(train, "TASKS", {"mnist5k-mlp": task})
@@ -131,7 +131,7 @@ def test_a_run_ends_where_its_rule_says(monkeypatch):
 
 
 def test_defaults_follow_the_task_and_the_optimizer():
-    """The numbers of `paper/facts.md` that depend on Layca."""
+    """Checks settings of the paper that depend on Layca."""
     alone = Flags(task="c10-cnn2", optimizer="adam", layca=False).resolved()
     assert (alone.learning_rate, alone.weight_decay, alone.epochs) == (3e-4, 5e-4, 250)
     with_layca = Flags(task="c10-cnn2", optimizer="adam").resolved()

@@ -1,4 +1,4 @@
-"""The six optimizers of train.py against Keras' formulas in float64, with Layca and layer-wise rates."""
+"""Tests the six optimizers against Keras' formulas in float64, with and without Layca."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ EPSILON = 1e-7
 
 
 def keras_directions(name, gradients):
-    """What the optimizer subtracts, divided by its learning rate, step by step (Keras' documentation)."""
+    """Returns the steps by the formulas of Keras' documentation, divided by the negative learning rate."""
     first, second, directions = 0.0, 0.0, []
     for t, g in enumerate(gradients, start=1):
         match name:
@@ -55,10 +55,10 @@ def gradients():
     return np.random.default_rng(0).normal(size=(6, 4, 5))
 
 
-# At 1e-6 it matters where epsilon, 1e-7, is added.
+# With gradients of 1e-6 it matters where epsilon, 1e-7, is added.
 @pytest.mark.parametrize("scale", [1.0, 1e-6])
 @pytest.mark.parametrize("name", DIRECTIONS)
-def test_alone_is_keras(name, scale, gradients):
+def test_without_layca_the_steps_are_those_of_keras(name, scale, gradients):
     gradients = scale * gradients
     w = np.random.default_rng(1).normal(size=(4, 5))
     numbers = Hyperparameters(learning_rate=0.01, alpha=0.0, weight_decay=0.0)
@@ -71,7 +71,7 @@ def test_alone_is_keras(name, scale, gradients):
 
 
 @pytest.mark.parametrize("name", DIRECTIONS)
-def test_layca_turns_by_the_rate_of_the_layer_in_the_direction_of_the_optimizer(name, gradients):
+def test_layca_turns_each_layer_by_its_rate_in_the_direction_of_the_optimizer(name, gradients):
     rng = np.random.default_rng(1)
     initial = {"a": rng.normal(size=(4, 5)), "b": rng.normal(size=(4, 5))}
     numbers = Hyperparameters(learning_rate=0.1, alpha=-0.2, weight_decay=0.0)
@@ -95,7 +95,7 @@ def test_layca_turns_by_the_rate_of_the_layer_in_the_direction_of_the_optimizer(
             assert turned == pytest.approx(np.arctan(rate), rel=2e-5)
 
 
-def test_weight_decay_is_keras_and_spares_what_does_not_rotate():
+def test_weight_decay_is_that_of_keras_and_applies_to_kernels_only():
     params = {"kernel": jnp.full((2, 2), 2.0), "bias": jnp.full(2, 2.0)}
     zero = jax.tree.map(jnp.zeros_like, params)
     numbers = Hyperparameters(learning_rate=0.1, alpha=0.0, weight_decay=0.25)
@@ -104,7 +104,7 @@ def test_weight_decay_is_keras_and_spares_what_does_not_rotate():
     np.testing.assert_array_equal(after["bias"], params["bias"])
 
 
-def test_drops_multiply_even_when_they_coincide():
+def test_drops_at_the_same_step_multiply():
     schedule = drop_schedule([48 * 8, 54 * 8], 0.2)
     for step, expected in [(0, 1), (48 * 8 - 1, 1), (48 * 8, 0.2), (54 * 8 - 1, 0.2), (54 * 8, 0.04)]:
         assert float(schedule(step)) == pytest.approx(expected)
@@ -113,7 +113,7 @@ def test_drops_multiply_even_when_they_coincide():
     assert float(short(8)) == pytest.approx(0.04)
 
 
-def test_adamw_decays_kernels_apart_from_its_moments(gradients):
+def test_adamw_decays_kernels_separately_from_its_moments(gradients):
     rng = np.random.default_rng(1)
     initial = {"kernel": rng.normal(size=(4, 5)), "bias": rng.normal(size=(4, 5))}
     numbers = Hyperparameters(learning_rate=0.01, alpha=0.0, weight_decay=0.0)

@@ -1,4 +1,4 @@
-"""If one of two processes fails, both end: soon, with one sentence each, and with what was saved intact."""
+"""Tests that both of two processes end soon if one fails, with one sentence each and intact states."""
 
 import json
 import signal
@@ -13,7 +13,7 @@ COMMAND = ["train.py", "--epochs", 4, "--batch-size", 512, "--distributed", "--o
 
 
 def fault(tmp_path, more=((), ()), environments=({}, {}), wait=25):
-    """Exit codes, what each process says, and the seconds between the first and the last end."""
+    """Returns exit codes, the error of each process, and the seconds between the first and the last end."""
     address = free_address()
     out = [tmp_path / "run" if "--out" not in map(str, extra) else () for extra in more]
     started = [
@@ -61,7 +61,7 @@ def test_settings_that_differ_end_all_before_the_first_step(more, difference, tm
 
 
 @pytest.mark.slow
-def test_what_the_first_process_refuses_ends_both(tmp_path):
+def test_if_the_first_process_refuses_the_folder_both_end(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("mine")
     codes, said, seconds = fault(tmp_path)
@@ -112,7 +112,7 @@ def test_a_process_that_never_starts_is_named(number, sentence, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_when_one_is_stopped_the_other_ends(number, tmp_path):
-    """As if it was swapped out, or its machine was lost. When it goes on, it ends, too."""
+    """A process that is swapped out or whose machine is lost looks the same. Once continued, it ends too."""
     address, folder = free_address(), tmp_path / "run"
     command = ["train.py", "--epochs", 1000, "--batch-size", 1024, "--distributed", "--out", folder]
     started = [start(place, command, address) for place in range(2)]
@@ -178,7 +178,7 @@ Progress.show = show
         ("a full disk", [1, 1], ["process 1 ended: no space", "no space"]),
     ],
 )
-def test_a_fault_of_the_second_process_ends_both(name, codes, sentences, tmp_path):
+def test_if_the_second_process_fails_both_end(name, codes, sentences, tmp_path):
     address = free_address()
     command = [*COMMAND[1:], tmp_path / "run"]
     started = [

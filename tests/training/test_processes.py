@@ -1,4 +1,4 @@
-"""Two processes with two devices each do what one device does; one of them writes and prints."""
+"""Tests that two processes with two devices each compute what one device does, and one writes."""
 
 import json
 import os
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(number, arguments, address, **environment):
-    """`python`, as one of two processes; by default `train.py`."""
+    """Starts Python as one of two processes."""
     environment = {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "2",
@@ -53,7 +53,7 @@ def start_two(*command):
 
 
 def ends(started):
-    """Exit codes, and what each process prints, without what the network library says."""
+    """Returns exit codes, and the lines that each process prints, without those of the network library."""
     said = [process.communicate(timeout=300) for process in started]
     for _, err in said:
         print(err)
@@ -65,7 +65,7 @@ def ends(started):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("float64")
-def test_three_epochs_on_two_processes_are_those_on_one_device():
+def test_three_epochs_on_two_processes_equal_those_on_one_device():
     code = """
 import jax
 from training.processes import start_distributed
@@ -99,7 +99,7 @@ def test_one_process_writes_and_a_signal_to_either_ends_both(tmp_path):
     done = len((folder / "metrics.jsonl").read_text().splitlines())
     assert (folder / "checkpoint" / str(done)).is_dir()
     assert len(list((folder / "tensorboard").iterdir())) == 1
-    # What several processes have written, one continues.
+    # One process continues what two have written.
     assert train.main(["--resume", "--out", str(folder)]) == 0
     epochs = [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert epochs == list(range(1, 201))
@@ -125,7 +125,7 @@ def test_one_process_writes_and_a_signal_to_either_ends_both(tmp_path):
         ({}, "jax finds no cluster here. Set JAX_COORDINATOR_ADDRESS"),
     ],
 )
-def test_an_environment_that_names_no_others_is_refused(environment, message, monkeypatch):
+def test_an_incomplete_environment_is_refused(environment, message, monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -134,7 +134,7 @@ def test_an_environment_that_names_no_others_is_refused(environment, message, mo
         processes.start_distributed({}, 1)
 
 
-def test_alone_a_process_is_the_first_and_asks_nobody():
+def test_a_single_process_is_the_primary_one():
     assert processes.is_primary()
     assert [processes.any_process(flag) for flag in (True, False)] == [True, False]
     with pytest.raises(ZeroDivisionError):

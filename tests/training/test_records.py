@@ -1,4 +1,4 @@
-"""A table of damaged records: what is said of config.json and metrics.jsonl, by file, line and field."""
+"""Tests that errors in config.json and metrics.jsonl are reported with file, line and field."""
 
 import json
 import re
@@ -50,7 +50,7 @@ RECORD = {
     "device": "cpu",
 }
 NUMBER, MAYBE = (4, 4.5), (4, 4.5, None)
-# What each field may be, of `VALUES`.
+# The values of `VALUES` that each field may have.
 GOOD_CONFIG = {
     **dict.fromkeys(("task", "optimizer"), ("4",)),
     **dict.fromkeys(("layca", "validation"), (True,)),
@@ -77,7 +77,7 @@ GOOD_RECORD = {
 
 
 def rows(good):
-    """Every field with every value that it may not have; values are told apart by their type, too."""
+    """Yields every field with every value that it may not have; 4 and 4.0 are different values."""
     same = lambda a, b: type(a) is type(b) and a == b
     for field, allowed in good.items():
         for value in VALUES:
@@ -94,7 +94,7 @@ def changed(record, field, value):
 
 
 def names(field):
-    """How a message names a field: that of a dictionary of layers has no name of its own."""
+    """Returns how a message names a field; it names the dictionary, not its layers."""
     return re.escape(field.partition(".")[0] if "layers" in field else field.rpartition(".")[2])
 
 
@@ -122,7 +122,7 @@ def test_a_record_with_a_bad_field_is_named(field, value, tmp_path):
     assert path.read_text() == before
 
 
-def test_what_fits_is_read(tmp_path):
+def test_good_values_are_read(tmp_path):
     for field, allowed in GOOD_CONFIG.items():
         for value in allowed:
             (tmp_path / "config.json").write_text(json.dumps(changed(CONFIG, field, value)))
@@ -155,7 +155,7 @@ def files(folder):
 @SLOWLY
 @given(found=JSON, line=st.binary(max_size=20), cut=st.integers(0, 300), data=st.data())
 def test_no_file_of_a_run_shows_a_traceback(name, found, line, cut, data, tmp_path, monkeypatch):
-    """Any JSON, bytes in the place of a record, and records whose text is cut or has other bytes in it."""
+    """Writes any JSON, any bytes, and records that are cut or contain other bytes."""
     monkeypatch.setattr(train, "run", lambda *arguments, **flags: 0.5)
     good = json.dumps(CONFIG if name == "config.json" else RECORD).encode() + b"\n"
     other = data.draw(

@@ -1,4 +1,4 @@
-"""report.html: what it says of a run or of anybody's records, and that no string can break it."""
+"""Tests report.html: what it shows of a run or of other records, and that no string can break it."""
 
 import json
 import shlex
@@ -22,7 +22,7 @@ ANGLE = "angle of the last step (radians)"
 
 
 class Page(HTMLParser):
-    """A page's tags with their attributes, and the text inside each kind of tag."""
+    """Reads the tags of a page with their attributes, and the text inside each kind of tag."""
 
     def __init__(self, path):
         super().__init__()
@@ -63,7 +63,7 @@ def write(path, config=CONFIG, records=None, reason=None):
 
 
 def panels(figure):
-    """The curves below each title: their name, x and y."""
+    """Returns x and y of every curve, by the title of its panel and its name."""
     titles = [annotation.text for annotation in figure.layout.annotations]
     found = {title: {} for title in titles}
     for curve in figure.data:
@@ -72,7 +72,7 @@ def panels(figure):
     return found
 
 
-def test_a_run_leaves_a_page_and_what_it_loads(tmp_path):
+def test_a_run_writes_a_page_and_the_script_that_it_loads(tmp_path):
     arguments = ["--epochs", "2", "--batch-size", "512", "--out", str(tmp_path / "run")]
     assert train.main(arguments) == 0
     page = Page(tmp_path / "run" / "report.html")
@@ -83,7 +83,7 @@ def test_a_run_leaves_a_page_and_what_it_loads(tmp_path):
     assert page.texts["pre"] == [command(config)]
     for layer in records[0]["rotation"]:
         assert layer.replace("/", "\\u002f") in page.texts["script"][-1]
-    # Nothing from a network: plotly stands beside the page.
+    # Nothing comes from a network: plotly is beside the page.
     loaded = [attrs[name] for _, attrs in page.tags for name in ("src", "href") if name in attrs]
     assert loaded == ["plotly.min.js"]
     assert (tmp_path / "run" / "plotly.min.js").stat().st_size > 1e6
@@ -101,8 +101,8 @@ def test_the_panels_hold_the_records():
     }
 
 
-def test_records_of_another_loop(tmp_path):
-    """A stack of two layers under SGD, whose report stands in the record as it is."""
+def test_records_of_another_training_loop(tmp_path):
+    """Records the report of a stack of two layers."""
     optimizer = optax.chain(layca(0.1, rotate="stacked_layer"), track_rotation(rotate="stacked_layer"))
     params = {"blocks": jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 4)), jnp.float32)}
     state, records = optimizer.init(params), []
@@ -160,7 +160,7 @@ def test_curves_can_be_seen_on_white_and_on_black():
         assert (luminance + 0.05) / 0.05 >= 3, color
 
 
-def test_strings_break_neither_the_page_nor_its_data(tmp_path):
+def test_no_string_breaks_the_page_or_its_data(tmp_path):
     plain = write(tmp_path, reason="done")
     records = [record(1, rotation={HOSTILE: 0.1, "a/kernel": 0.2}, skipped={HOSTILE: 7})]
     hostile = write(tmp_path, replace(CONFIG, data_dir=HOSTILE), records, reason=HOSTILE)
@@ -170,17 +170,17 @@ def test_strings_break_neither_the_page_nor_its_data(tmp_path):
     assert f"Ended after epoch 1 of 10: {HOSTILE}" in hostile.notes()
     assert shlex.split(hostile.texts["pre"][0])[-1] == HOSTILE
     assert "steps skipped by layers 7" in hostile.notes()[0]
-    # plotly shows some tags of names as such.
+    # plotly interprets some tags in names.
     assert draw(records).data[0].name.startswith("&lt;/script&gt;&lt;img")
 
 
-def test_a_run_that_was_lost(tmp_path):
+def test_a_run_whose_loss_became_nan(tmp_path):
     nothing = {"b/kernel": None, "a/kernel": None}
     records = [record(1), *(record(epoch, train_loss=None, rotation=nothing) for epoch in (2, 3, 4))]
     page = write(tmp_path, CONFIG, records, reason="the training loss was not finite for 3 epochs")
     assert "training loss not finite" in page.notes()[0]
     assert "epochs 4 of 10" in page.notes()[0]
-    # The rate would have dropped later.
+    # The run ended before the rate dropped.
     assert page.notes()[1:] == ["Ended after epoch 4 of 10: the training loss was not finite for 3 epochs"]
     figure = draw(records)
     assert panels(figure)["loss"] == {"train": ([1, 2, 3, 4], [1, None, None, None])}
@@ -188,11 +188,11 @@ def test_a_run_that_was_lost(tmp_path):
     np.testing.assert_equal(figure.data[0].y, [0, 0.1, np.nan, np.nan, np.nan])
 
 
-def test_a_loss_of_zero_has_no_logarithm():
+def test_with_a_loss_of_zero_the_axis_is_linear():
     assert draw([record(1), record(2, train_loss=0.0)]).layout.yaxis2.type is None
 
 
-def test_a_run_in_which_nothing_rotates_and_one_that_held_images_out(tmp_path):
+def test_a_run_without_rotation_and_one_with_held_out_images(tmp_path):
     assert list(panels(draw([record(1, rotation={})]))) == ["loss", "accuracy"]
     accuracies = [(0.5, 0.6), (0.7, 0.8), (0.9, 0.4)]
     records = [
@@ -211,7 +211,7 @@ def test_a_run_in_which_nothing_rotates_and_one_that_held_images_out(tmp_path):
         Flags(alpha=-0.3, batch_size=7, epochs=3, seed=5, validation=True, data_dir="."),
     ],
 )
-def test_the_command_asks_for_the_run(flags):
+def test_the_command_starts_the_same_run(flags):
     words = shlex.split(command(flags.resolved()))
     assert words[:2] == ["python", "train.py"]
     assert tyro.cli(Flags, args=words[2:]).resolved() == flags.resolved()
@@ -228,5 +228,5 @@ def test_the_command_asks_for_the_run(flags):
         ),
     ],
 )
-def test_the_run_to_compare_with_differs_in_layca_alone(flags, words):
+def test_the_run_to_compare_with_differs_only_in_layca(flags, words):
     assert comparison(flags.resolved()) == f"python train.py {words}".strip()

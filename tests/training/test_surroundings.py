@@ -1,4 +1,4 @@
-"""What the shell, the disk and the terminal do to `python train.py`: one sentence, no traceback."""
+"""Tests that faults of shell, disk and terminal end `python train.py` with one sentence and no traceback."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def program(*arguments, first="", **environment):
-    """`python train.py` in a process of its own, which first runs a line of Python."""
+    """Starts `python train.py` in a separate process, which first runs a line of Python."""
     code = f"import resource, runpy, signal, sys\n{first}\nrunpy.run_path('train.py', run_name='__main__')"
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -33,7 +33,7 @@ def test_a_narrow_terminal_shows_the_help(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--describe"]])
-def test_output_that_cannot_be_written_is_said(arguments, monkeypatch, capfd):
+def test_standard_output_on_a_full_disk_is_reported(arguments, monkeypatch, capfd):
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         assert command(*arguments) == 1
@@ -42,7 +42,7 @@ def test_output_that_cannot_be_written_is_said(arguments, monkeypatch, capfd):
     assert said == ["train.py: error: standard output could not be written: No space left on device"]
 
 
-def test_a_reader_who_leaves_is_said(monkeypatch, capfd):
+def test_a_closed_pipe_is_reported(monkeypatch, capfd):
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as broken:
@@ -54,7 +54,7 @@ def test_a_reader_who_leaves_is_said(monkeypatch, capfd):
 
 
 @pytest.mark.slow
-def test_a_backend_that_matplotlib_does_not_know():
+def test_an_unknown_backend_of_matplotlib_is_reported():
     ended = program("--help", MPLBACKEND="fancy")
     out, err = ended.communicate()
     assert (ended.returncode, out, err) == (1, "", "error: MPLBACKEND=fancy is unknown to matplotlib\n")
@@ -62,7 +62,7 @@ def test_a_backend_that_matplotlib_does_not_know():
 
 @pytest.mark.slow
 def test_ctrl_c_while_modules_are_imported():
-    # Where tests run in the background, Ctrl-C is ignored.
+    # A shell ignores Ctrl-C for programs in the background.
     own = "signal.signal(signal.SIGINT, signal.default_int_handler)\nprint('begun', flush=True)"
     started = program("--help", first=own)
     assert started.stdout.readline() == "begun\n"
@@ -73,8 +73,8 @@ def test_ctrl_c_while_modules_are_imported():
 
 
 @pytest.mark.slow
-def test_files_that_may_not_grow_end_in_one_sentence(tmp_path):
-    """As on a full disk; the metrics fit, the checkpoint does not."""
+def test_a_limit_of_file_size_ends_in_one_sentence(tmp_path):
+    """Imitates a full disk: the metrics fit, the checkpoint does not."""
     small = "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))"
     ended = program(*SHORT, "--out", tmp_path / "run", first=small, JAX_ENABLE_COMPILATION_CACHE="0")
     out, err = ended.communicate()
@@ -87,7 +87,7 @@ def test_files_that_may_not_grow_end_in_one_sentence(tmp_path):
 
 
 @pytest.mark.slow
-def test_few_open_files_suffice(tmp_path):
+def test_a_low_limit_of_open_files_shows_no_traceback(tmp_path):
     few = "resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))"
     ended = program(*SHORT, "--out", tmp_path / "run", first=few)
     _, err = ended.communicate()
@@ -95,7 +95,7 @@ def test_few_open_files_suffice(tmp_path):
     assert ended.returncode in (0, 1)
 
 
-def test_a_folder_in_the_place_of_the_plot_is_noticed_before_training(finished, tmp_path, capsys):
+def test_a_folder_with_the_name_of_the_plot_is_reported_before_training(finished, tmp_path, capsys):
     (tmp_path / "run" / "rotation.png").mkdir(parents=True)
     (tmp_path / "run" / "config.json").write_text((finished / "config.json").read_text())
     assert command("--resume", "--out", tmp_path / "run") == 2

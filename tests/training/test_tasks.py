@@ -1,4 +1,4 @@
-"""Every task of the paper at full size, on small data of its real shape that comes in by its real path."""
+"""Trains the networks of the paper at full size on few images, read from files of the original formats."""
 
 import original_files
 import pytest

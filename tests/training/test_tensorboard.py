@@ -1,4 +1,4 @@
-"""What TensorBoard reads of a run is what metrics.jsonl says, also after the run was resumed."""
+"""Tests that TensorBoard's event files agree with metrics.jsonl, also after a run was resumed."""
 
 import errno
 import json
@@ -29,7 +29,7 @@ def records(folder):
 
 
 def events(folder):
-    """A record of the format: length (8 bytes), its checksum (4), the event, its checksum (4)."""
+    """Reads an event file, whose records are length (8 bytes), its checksum (4), event, its checksum (4)."""
     (file,) = (folder / "tensorboard").glob("events.out.tfevents.*")
     data, found = file.read_bytes(), []
     while data:
@@ -40,7 +40,7 @@ def events(folder):
 
 
 def scalars(folder):
-    """In the order in which they were written: epoch, and values by tag."""
+    """Returns epochs and their values by tag, in the order in which they were written."""
     steps = [event for event in events(folder) if event.HasField("summary")]
     return [(event.step, {v.tag: v.simple_value for v in event.summary.value}) for event in steps]
 
@@ -63,17 +63,17 @@ def test_every_epoch_has_the_scalars_of_its_record(finished):
     assert scalars(finished) == [expected(record) for record in records(finished)]
     version, started, *epochs = events(finished)
     assert version.file_version == "brain.Event:2"
-    # At step 0: what was read before is forgotten.
+    # With this event at step 0, TensorBoard forgets what it read before.
     assert (started.session_log.status, started.step) == (SessionLog.START, 0)
     assert epochs[0].wall_time < epochs[1].wall_time
 
 
 @pytest.mark.parametrize("before", ["there", "absent"])
-def test_resuming_repeats_no_epoch_and_lacks_none(before, finished, tmp_path):
+def test_after_resuming_every_epoch_is_there_once(before, finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     shutil.rmtree(folder / "checkpoint" / "2")
-    if before == "there":  # then it goes on unasked, as all that a run was started with
+    if before == "there":  # resuming keeps the flags of the run
         assert command("--resume", "--out", folder) == 0
     else:
         shutil.rmtree(folder / "tensorboard")
@@ -81,7 +81,7 @@ def test_resuming_repeats_no_epoch_and_lacks_none(before, finished, tmp_path):
     assert scalars(folder) == [expected(record) for record in records(folder)]
 
 
-def test_without_the_flag_there_is_none_and_overwriting_removes_it(finished, tmp_path):
+def test_overwriting_without_the_flag_removes_the_folder(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     assert command(*SHORT, "--overwrite", "--out", folder) == 0
@@ -95,7 +95,7 @@ def record(epoch, **changes):
     return {**plain, "skipped": {}, **changes}
 
 
-def test_what_is_not_finite_is_nan_and_what_was_not_looked_at_is_left_out(tmp_path):
+def test_values_that_are_not_finite_are_nan_and_missing_values_are_left_out(tmp_path):
     spoiled = record(2, train_loss=None, rotation={"a/kernel": None}, skipped={"a/kernel": 2, "b/kernel": 3})
     unseen = record(3, test_accuracy=None, validation_accuracy=None)
     writer = TensorBoard(tmp_path / "tensorboard")
@@ -107,12 +107,12 @@ def test_what_is_not_finite_is_nan_and_what_was_not_looked_at_is_left_out(tmp_pa
     assert math.isnan(second["rotation/a/kernel"])
     assert second["skipped"] == 5
     assert first.keys() - third.keys() == {"test_accuracy", "validation_accuracy"}
-    # Earlier epochs lie as far apart as they took.
+    # The times of earlier epochs differ by their durations.
     times = [event.wall_time for event in events(tmp_path)[2:]]
     np.testing.assert_allclose(np.diff(times), [10.0, 10.0])
 
 
-def test_a_full_disk_ends_with_the_name_of_the_folder(tmp_path, monkeypatch, capsys):
+def test_on_a_full_disk_the_error_names_the_folder(tmp_path, monkeypatch, capsys):
     def no_space(self):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -128,7 +128,7 @@ def test_a_full_disk_ends_with_the_name_of_the_folder(tmp_path, monkeypatch, cap
         TensorBoard(tmp_path / "file")
 
 
-def test_of_several_processes_only_the_first_writes(tmp_path, monkeypatch):
+def test_only_the_primary_process_writes(tmp_path, monkeypatch):
     for module in ("processes", "run"):
         monkeypatch.setattr(f"training.{module}.is_primary", lambda: False)
     with Session(Flags(epochs=30).resolved(), RunFolder(tmp_path / "run", with_tensorboard=True)) as session:

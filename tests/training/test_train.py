@@ -1,4 +1,4 @@
-"""train.py end to end on two epochs, its files, resuming, and what it refuses."""
+"""Tests train.py from the command line to its files: short runs, resuming, overwriting."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def test_every_optimizer_learns(optimizer, with_layca):
     assert history[-1]["test_accuracy"] > 0.5
 
 
-def test_layca_turns_all_layers_together_and_alpha_slows_some():
+def test_layca_turns_all_layers_alike_and_alpha_slows_some():
     data = TASKS["mnist5k-mlp"].load(seed=0)
 
     def turned(alpha):
@@ -75,7 +75,7 @@ def test_layca_turns_all_layers_together_and_alpha_slows_some():
     assert first_first[-1] < 0.01 * first_first[0]
 
 
-def test_one_program_serves_all_numbers_and_seeds(caplog):
+def test_runs_with_other_hyperparameters_and_seeds_compile_nothing_new(caplog):
     compiled = []
     for seed, numbers in enumerate([(0.1, 0.0, 0.0), (0.2, 0.3, 0.1)]):
         config = Flags(batch_size=512, epochs=1, seed=seed).resolved()
@@ -98,13 +98,13 @@ def test_describe_needs_no_data(capsys, monkeypatch):
     np.testing.assert_allclose(rates, [3**-3 * 0.7 ** (5 * (10 - i) / 10) for i in range(11)], rtol=1e-3)
 
 
-def test_weight_decay_behind_sgd_with_layca_is_said_to_do_nothing(tmp_path, capsys):
+def test_weight_decay_without_effect_is_reported(tmp_path, capsys):
     assert command(*SHORT, "--weight-decay", 1e-3, "--out", tmp_path / "a") == 0
     assert "no effect" in capsys.readouterr().out
 
 
 def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, finished):
-    """The state after one epoch is what a run that was stopped there leaves."""
+    """Removes the second of two states, which leaves what an interrupted run leaves."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     shutil.rmtree(folder / "checkpoint" / "2")
@@ -122,7 +122,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, finished):
         np.testing.assert_array_equal(a, b)
 
 
-def test_resuming_a_finished_run_says_the_last_line_again(tmp_path, finished, capsys):
+def test_resuming_a_finished_run_prints_its_last_line_again(tmp_path, finished, capsys):
     before = records(finished)
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)

@@ -1,4 +1,4 @@
-"""`python train.py` inside of the tests."""
+"""Runs `python train.py` inside the process of the tests."""
 
 import train
 
@@ -6,8 +6,8 @@ SHORT = ["--epochs", "2", "--batch-size", "512"]
 
 
 def command(*arguments):
-    """The exit code."""
+    """Runs a command line and returns its exit code."""
     try:
         return train.main([str(argument) for argument in arguments])
-    except SystemExit as error:  # tyro's way out
+    except SystemExit as error:  # raised by tyro
         return error.code

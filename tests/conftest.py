@@ -10,14 +10,14 @@ from jax.sharding import AxisType, Mesh
 import train
 from training.parallel import Devices, all_devices
 
-# Before anything starts jax's backend: the tests of sharding and pmap need several devices. All others
-# run on the first of them.
+# This must come before anything starts jax's backend. The tests of sharding and pmap need several devices;
+# the others run on the first of them.
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_configure(config):
-    """The processes of a test run, and those that they start, compile a program once between them."""
+    """Lets all processes of a test run share compiled programs."""
     if hasattr(config, "workerinput"):
         return
     folder = TemporaryDirectory(prefix="compiled-")
@@ -33,19 +33,19 @@ def first_device(shard_params: bool = False) -> Devices:
     return Devices(mesh, shard_params)
 
 
-# As on a laptop; tests of several devices ask for `eight_devices` or pass theirs.
+# As on a laptop. Tests of several devices use `eight_devices` or pass their own.
 train.all_devices = first_device
 
 
 @pytest.fixture
 def eight_devices(monkeypatch):
-    """Whole runs train on all devices, as outside the tests."""
+    """Lets runs train on all devices, as they do outside the tests."""
     monkeypatch.setattr(train, "all_devices", all_devices)
 
 
 @pytest.fixture
 def one_device(monkeypatch):
-    """As where there are no others; what was traced for several is forgotten."""
+    """Shows the code one device, and forgets what was traced for several."""
     jax.clear_caches()
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     yield
@@ -60,7 +60,7 @@ def float64():
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """The folder of a run of two epochs; tests that change it copy it."""
+    """Returns the folder of a run of two epochs; tests that change it copy it."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     assert command(*SHORT, "--out", folder) == 0
     return folder

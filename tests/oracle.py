@@ -1,10 +1,10 @@
-"""The paper's formulas in float64 NumPy, written from its text alone."""
+"""Computes the paper's formulas in float64 NumPy, written from its text alone."""
 
 import numpy as np
 
 
 def layca_step(w, s, w0, rate):
-    """One iteration of Algorithm 1 for one layer: the new weights."""
+    """Returns the new weights of a layer after one iteration of Algorithm 1."""
     w, s, w0 = (np.asarray(x).astype(np.float64) for x in (w, s, w0))
     dot = lambda a, b: float(np.sum(a * b))
     norm = lambda a: np.sqrt(dot(a, a))
@@ -14,15 +14,12 @@ def layca_step(w, s, w0, rate):
     return w * norm(w0) / norm(w)
 
 
-# The shares of the weights and of the step, both of length 1, in the turned vector, by the rate.
-RETRACTIONS = {
-    "projection": lambda rate: (1, rate),
-    "geodesic": lambda rate: (np.cos(rate), np.sin(rate)),
-}
+# From a rate to the factors of the weights and of the step in their sum, both of length 1.
+RETRACTIONS = {"projection": lambda rate: (1, rate), "geodesic": lambda rate: (np.cos(rate), np.sin(rate))}
 
 
 def turned(w, s, n0, rate, tangent=True, retraction="projection"):
-    """The new weights of one vector under every variant of the step."""
+    """Returns the new weights of one vector, for every variant of the step."""
     if retraction not in RETRACTIONS:
         raise ValueError(f"tests/oracle.py has no formula for the retraction {retraction!r}")
     along, across = RETRACTIONS[retraction](rate)
@@ -33,19 +30,19 @@ def turned(w, s, n0, rate, tangent=True, retraction="projection"):
 
 
 def turned_by(w, direction, theta):
-    """`w` turned by theta radians towards `direction`."""
+    """Turns `w` by theta radians towards `direction`."""
     return turned(w, direction, norm(w), theta, retraction="geodesic")
 
 
 def angle(a, b):
-    """Radians between two vectors, accurate for the smallest (Kahan's formula)."""
+    """Returns the angle between two vectors in radians, accurate also if it is tiny (Kahan's formula)."""
     a, b = (np.asarray(x).astype(np.float64).ravel() for x in (a, b))
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
     return 2 * np.arctan2(np.linalg.norm(a - b), np.linalg.norm(a + b))
 
 
 def cosine_distance(a, b):
-    """1 - cos without cancellation."""
+    """Returns 1 - cos of the angle, without cancellation."""
     return 2 * np.sin(angle(a, b) / 2) ** 2
 
 

@@ -1,4 +1,4 @@
-"""Small files like those that datasets are published as, and what is in them."""
+"""Writes small files in the formats in which datasets are published."""
 
 import gzip
 import io
@@ -15,10 +15,11 @@ from PIL import Image
 from data import catalog
 
 COUNTS = {"train": (3, 2, 4), "test": (1, 2, 1)}
+CLASSES = ("airplane", "bird", "cat")
 
 
 def shrink(monkeypatch, *names):
-    """Lets datasets have as many images of each class as `COUNTS` says, whatever the machine has of them."""
+    """Gives datasets as many images per class as `COUNTS` says, and no files of the operating system."""
     entries = {
         name: entry._replace(train_counts=COUNTS["train"], test_counts=COUNTS["test"], system_folder=None)
         for name, entry in catalog.CATALOG.items()
@@ -28,7 +29,7 @@ def shrink(monkeypatch, *names):
 
 
 def rows(split, shape):
-    """Random images, and labels as `COUNTS` says."""
+    """Returns random images, and labels as `COUNTS` says."""
     rng = np.random.default_rng(len(split))
     labels = rng.permutation(np.repeat(np.arange(3), COUNTS[split])).astype(np.uint8)
     return rng.integers(0, 256, (len(labels), *shape), np.uint8), labels
@@ -48,7 +49,7 @@ def write_idx_array(path: Path, array: np.ndarray):
 
 
 def write_cifar(path: Path, name: str):
-    """A binary or a pickled archive, by its name; CIFAR-100's coarse labels are 7."""
+    """Writes a binary or a pickled archive, depending on its name; CIFAR-100's coarse labels are 7."""
     path.parent.mkdir(parents=True, exist_ok=True)
     binary = "binary" in path.name
     folder = path.name.removesuffix(".tar.gz")
@@ -101,8 +102,22 @@ class _Python2Pickler(pickle._Pickler):
     dispatch[bytes] = save_bytes
 
 
+def write_classes(folder: Path, suffix="png", shape=(32, 32, 3), **options):
+    """Writes class folders; returns images and labels of each split in the order of class and name."""
+    written = {}
+    for split in COUNTS:
+        images, labels = rows(split, shape)
+        order = np.argsort(labels, kind="stable")
+        written[split] = images[order], labels[order]
+        for i, (image, label) in enumerate(zip(*written[split], strict=True)):
+            place = folder / split / CLASSES[label]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.squeeze()).save(place / f"{i:04d}.{suffix}", **options)
+    return written
+
+
 def write_tiny_imagenet(folder: Path):
-    """Three classes; the first image of every folder is grey. Returns the decoded images by split."""
+    """Writes three classes; the first image of every folder is grey. Returns the decoded images by split."""
     wnids = ["n03", "n01", "n02"]
     decoded = {"train": [], "test": []}
     (folder / "val").mkdir(parents=True)

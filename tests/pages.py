@@ -1,4 +1,4 @@
-"""Markdown pages, and the text of notebooks: whether code prints what they say and links lead somewhere."""
+"""Runs the code of Markdown pages and checks what it prints; checks links, also of notebooks."""
 
 import functools
 import json
@@ -17,8 +17,8 @@ _FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 def run(page: Path) -> dict:
     """Runs a page's Python blocks, in order and in one namespace, which it returns.
 
-    What a block prints must be what the page says, either in a comment behind each `print` (which may go on
-    to say more) or whole in a `text` block that follows.
+    What a block prints must be what the page says, either in a comment behind each `print`, after which the
+    comment may go on, or whole in the `text` block that follows.
     """
     namespace = {}
     blocks = _PYTHON.findall(page.read_text())
@@ -38,13 +38,13 @@ def _says(said: str, printed: str) -> bool:
 
 
 def broken_links(page: Path) -> list[str]:
-    """The relative links of a page that lead to no file, or to no heading of one."""
+    """Returns the relative links of a page to files or headings that do not exist."""
     links = re.findall(r"\]\(([^)\s]+)", _FENCED.sub("", _markdown(page)))
     return [link for link in links if "://" not in link and not _leads_somewhere(page, link)]
 
 
 def _markdown(page: Path) -> str:
-    """The text of a page, or of a notebook's cells that are text."""
+    """Returns the text of a page, or of a notebook's Markdown cells."""
     if page.suffix != ".ipynb":
         return page.read_text()
     cells = json.loads(page.read_text())["cells"]

@@ -1,4 +1,4 @@
-"""Runs for the tests of jobs: each does at once what it is called after, and trains nothing."""
+"""Provides runs for the tests of jobs. Each does at once what its name says, without training."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from experiments.experiment import Experiment
 
 @dataclass(frozen=True)
 class Quick:
-    """A run that works, fails, is killed once, meets another that is preempted once, or waits for a file."""
+    """Works, fails, is killed once, meets another run that is preempted once, or waits for a file."""
 
     what: str
     seed: int
@@ -51,7 +51,7 @@ class Quick:
         return Path(self.folder) / f"{self.what}-{self.seed}"
 
     def starts(self):
-        """The processes that began this run."""
+        """Returns the processes that began this run."""
         return [int(pid) for pid in self.path().read_text().split()] if self.path().exists() else []
 
 
@@ -64,7 +64,7 @@ def wait_for(happens):
 
 
 def command(folder, runs, *arguments):
-    """`python -m experiments fig1a` with runs of its own, everything below `folder`; the exit code."""
+    """Runs `python -m experiments fig1a` with these runs, all files below `folder`; returns the exit code."""
 
     def draw(preset, results):
         results.accuracies(runs)

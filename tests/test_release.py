@@ -1,4 +1,4 @@
-"""What is released: metadata, the sdist, and a wheel that is the library alone and works alone."""
+"""Tests what is released: metadata, the sdist, and a wheel that contains and needs the library only."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ def test_the_citation_has_the_version():
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory):
-    """An sdist, and a wheel built from it."""
+    """Builds an sdist, and a wheel from it."""
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT]
     subprocess.run(command, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""Who may import whom, and whether the documentation shows it."""
+"""Tests which folder may import which, and that the documentation shows it."""
 
 import ast
 import re
@@ -24,7 +24,7 @@ ALLOWED = {
 
 
 def imports(folder, pattern="*.py"):
-    """Names of the packages that a folder's (or file's) modules import, at any depth."""
+    """Returns the names of all packages that a folder's (or file's) modules import, also inside functions."""
     path = ROOT / folder
     files = path.rglob(pattern) if path.is_dir() else [path.with_suffix(".py")]
     found = set()
@@ -65,7 +65,7 @@ def test_the_page_on_the_code_names_every_module_of_the_library():
 
 
 def reachable(arrows):
-    """All pairs of names with a way from one to the other."""
+    """Returns all pairs of names with a path from one to the other."""
     while more := {(a, d) for a, b in arrows for c, d in arrows if b == c} - arrows:
         arrows = arrows | more
     return arrows

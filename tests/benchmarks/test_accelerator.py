@@ -1,4 +1,4 @@
-"""The driver of half an hour of an accelerator: it goes on, keeps to its minutes, and says what failed."""
+"""Tests that the benchmark on an accelerator continues, keeps to its minutes and says what failed."""
 
 import json
 import signal
@@ -23,7 +23,7 @@ def units(*names):
     return lambda smoke: [(name, lambda name=name: measured(name)) for name in names]
 
 
-def test_every_unit_is_done_once_and_one_that_fails_costs_no_other(tmp_path, monkeypatch):
+def test_every_unit_is_done_once_even_if_another_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(on_device, "UNITS", {"b": units("small", "large", "after")})
     for _ in range(2):
         accelerator.work("b", tmp_path, smoke=True)
@@ -36,19 +36,19 @@ def test_every_unit_is_done_once_and_one_that_fails_costs_no_other(tmp_path, mon
     assert {record["device"] for record in found.values()} == {"cpu"}
 
 
-def test_a_unit_that_two_calls_died_in_is_left_out(tmp_path, monkeypatch):
+def test_a_unit_in_which_two_calls_died_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(on_device, "UNITS", {"b": units("hangs", "after")})
     records = Records(tmp_path / "b.jsonl")
     records.append(unit="hangs", begun=True)
     records.append(unit="hangs", begun=True)
-    # A line that a call was ended in.
+    # A call ended in the middle of a line.
     with (tmp_path / "b.jsonl").open("a") as file:
         file.write('{"unit": "aft\n')
     accelerator.work("b", tmp_path, smoke=True)
     assert list(records.found()) == ["after"]
 
 
-def test_what_takes_too_long_is_asked_to_end_and_then_ended(tmp_path, monkeypatch):
+def test_programs_that_take_too_long_are_asked_to_end_and_then_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(accelerator, "GRACE", 1.0)
     # Each word and its newline in one call: both programs write to one file.
     say = "import os, signal, sys, time; say = lambda word: os.write(1, word + b'\\n')\n"
@@ -62,7 +62,7 @@ def test_what_takes_too_long_is_asked_to_end_and_then_ended(tmp_path, monkeypatc
     assert sorted(log.read_text().split()) == ["asked", "begun", "saved"]
 
 
-def test_what_ends_by_itself_is_not_waited_for(tmp_path):
+def test_programs_that_end_are_not_waited_for(tmp_path):
     run(
         [[sys.executable, "-c", "import os; print(os.environ['HERE'])"]],
         60,
@@ -92,7 +92,7 @@ def test_what_ends_by_itself_is_not_waited_for(tmp_path):
         ),
     ],
 )
-def test_as_many_runs_at_once_as_pay(speeds, expected, tmp_path):
+def test_as_many_runs_at_once_as_are_fastest(speeds, expected, tmp_path):
     found = {unit: {"images/s": speed} for unit, speed in speeds.items()}
     assert side_by_side(found) == expected
     for unit, record in found.items():
@@ -164,7 +164,7 @@ def test_the_reference_of_the_accuracy_is_algorithm_1():
 
 
 @pytest.mark.parametrize("name", on_device.BOUNDS)
-def test_the_accuracy_fails_nothing_here(name):
+def test_the_accuracy_is_within_its_bounds_here(name):
     assert on_device.accuracy(name, (24, 16))["fails"] == []
 
 
@@ -181,7 +181,7 @@ def test_the_first_runs_begin_with_layca_against_sgd_at_two_seeds():
     assert [logs.get(config_key(run)) for run in first.runs("paper")[:4]] == ["fig2", "fig2", None, None]
 
 
-def test_a_share_that_is_none_is_refused(capsys):
+def test_an_impossible_share_is_refused(capsys):
     assert first.main(["--share", "2", "2"]) == 2
     assert "0 <= PART < PARTS, not 2 2" in capsys.readouterr().err
 

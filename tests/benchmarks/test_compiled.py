@@ -1,4 +1,4 @@
-"""What `benchmarks.compiled` reads from compiled programs, and what it says; its compilers are not needed."""
+"""Tests what `benchmarks.compiled` reads from compiled programs and what it says, without its compilers."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ import pytest
 from benchmarks import compiled, hlo
 from benchmarks.accelerators import TARGETS, TRACKED, Epoch, Step, transformer
 
-# An all-gather; then a loop: the sum of squares of a slice, its all-reduce, a write of scaled weights.
+# An all-gather, then a loop: the sum of squares of a slice, its all-reduce, and a write of scaled weights.
 PROGRAM = """\
 HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[64,8]{1,0})->f32[64,8]{1,0}}
 
@@ -124,7 +124,7 @@ ENTRY %main (which: s32[], x: f32[8]) -> f32[8] {
 
 
 def test_program_that_was_compiled_here():
-    """Whatever fusions XLA makes of it, the product stays one operation over its operands."""
+    """The product is one operation over its operands, whatever XLA fuses."""
     x = jax.ShapeDtypeStruct((64, 32), jnp.float32)
     text = jax.jit(lambda x: (x * 2).T @ x).lower(x).compile().as_text()
     cost = hlo.cost(text)

@@ -11,7 +11,7 @@ def small(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
-    """No server answers, whatever machine this runs on."""
+    """Lets no server answer, whatever network the machine has."""
 
     def refuse(address, timeout):
         raise ConnectionRefusedError

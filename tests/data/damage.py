@@ -1,4 +1,4 @@
-"""Layouts of small datasets on a disk, and ways to damage them."""
+"""Writes small datasets to a disk in every layout, and damages them."""
 
 import io
 import pickle
@@ -14,20 +14,12 @@ from PIL import Image
 
 import data
 
-CLASSES = ("airplane", "bird", "cat")
 IDX = "t10k-{}-ubyte.gz"
 IMAGES, LABELS = IDX.format("images-idx3"), IDX.format("labels-idx1")
 ANNOTATIONS = "val/val_annotations.txt"
 BINARY, PICKLES = "cifar-10-binary.tar.gz", "cifar-10-python.tar.gz"
-TINY = "tiny_imagenet/tiny-imagenet-200"
-
-
-def write_classes(folder, suffix="png"):
-    for split in ("train", "test"):
-        for i, (image, label) in enumerate(zip(*original_files.rows(split, (32, 32, 3)), strict=True)):
-            place = folder / split / CLASSES[label]
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(place / f"{i}.{suffix}")
+BINARY_100, PICKLES_100 = "cifar-100-binary.tar.gz", "cifar-100-python.tar.gz"
+TINY, ZIP = "tiny-imagenet-200", "tiny-imagenet-200.zip"
 
 
 def write_arrays(folder, name="cifar10"):
@@ -36,38 +28,40 @@ def write_arrays(folder, name="cifar10"):
 
 
 def write_zip(home):
-    original_files.write_tiny_imagenet(home / "tiny-imagenet-200")
-    shutil.make_archive(home / "tiny-imagenet-200", "zip", home, "tiny-imagenet-200")
-    shutil.rmtree(home / "tiny-imagenet-200")
+    original_files.write_tiny_imagenet(home / TINY)
+    shutil.make_archive(home / TINY, "zip", home, TINY)
+    shutil.rmtree(home / TINY)
 
 
-# What is laid out, by the name of the layout: the dataset, and how it is written into the folder `home`.
+def archive(name, file):
+    return name, lambda home: original_files.write_cifar(home / file, name)
+
+
+# The dataset of every layout, and what writes it into the dataset's folder.
 LAYOUTS = {
-    "mnist": ("mnist", lambda home: original_files.write_idx(home)),
-    BINARY: ("cifar10", lambda home: original_files.write_cifar(home / BINARY, "cifar10")),
-    PICKLES: ("cifar10", lambda home: original_files.write_cifar(home / PICKLES, "cifar10")),
-    "cifar-100-binary.tar.gz": (
-        "cifar100",
-        lambda home: original_files.write_cifar(home / "cifar-100-binary.tar.gz", "cifar100"),
-    ),
-    "cifar-100-python.tar.gz": (
-        "cifar100",
-        lambda home: original_files.write_cifar(home / "cifar-100-python.tar.gz", "cifar100"),
-    ),
-    "tiny": ("tiny_imagenet", lambda home: original_files.write_tiny_imagenet(home / "tiny-imagenet-200")),
+    "mnist": ("mnist", original_files.write_idx),
+    BINARY: archive("cifar10", BINARY),
+    PICKLES: archive("cifar10", PICKLES),
+    BINARY_100: archive("cifar100", BINARY_100),
+    PICKLES_100: archive("cifar100", PICKLES_100),
+    "tiny": ("tiny_imagenet", lambda home: original_files.write_tiny_imagenet(home / TINY)),
     "tiny.zip": ("tiny_imagenet", write_zip),
-    "classes": ("cifar10", write_classes),
+    "classes": ("cifar10", original_files.write_classes),
     "arrays": ("cifar10", write_arrays),
 }
 
 
-# Kinds of damage: functions of a path or a folder.
+# What follows returns functions that damage the dataset in a folder.
+def half(file):
+    return on(file, lambda content: content[: len(content) // 2])
+
+
 def cut(file, length=-300):
     return on(file, lambda content: content[:length])
 
 
 def flip(file, at):
-    """Changes a bit of the byte at a place, given as a fraction of the length if it is one."""
+    """Changes a bit of the byte at an index, or at a fraction of the length."""
 
     def change(content):
         content = bytearray(content)
@@ -85,6 +79,10 @@ def on(file, change):
     return damage
 
 
+def replaced(file, old, new):
+    return on(file, lambda content: content.replace(old, new))
+
+
 def text(file, content):
     return lambda home: (home / file).write_text(content)
 
@@ -94,7 +92,7 @@ def remove(file):
 
 
 def idx(file, change, split="test"):
-    """Other rows in a file of MNIST."""
+    """Writes other rows to a file of MNIST."""
 
     def damage(home):
         images, labels = original_files.rows(split, (28, 28))
@@ -104,7 +102,7 @@ def idx(file, change, split="test"):
 
 
 def member(file, name, content):
-    """An archive with one file in it."""
+    """Replaces an archive by one with a single file."""
 
     def damage(home):
         with tarfile.open(home / file, "w:gz") as archive:
@@ -115,15 +113,21 @@ def member(file, name, content):
     return damage
 
 
-def pickled(change, file="cifar-100-python.tar.gz"):
-    """A pickle of CIFAR-100's training images, changed."""
-    images, labels = np.zeros((9, 3072), np.uint8), original_files.rows("train", (1,))[1].tolist()
-    content = change({b"data": images, b"fine_labels": labels})
-    return member(file, "cifar-100-python/train", pickle.dumps(content, protocol=3))
+def pickled(**changes):
+    """Replaces values in CIFAR-100's pickle of training images."""
+    batch = {
+        "data": np.zeros((9, 3072), np.uint8),
+        "fine_labels": original_files.rows("train", (1,))[1].tolist(),
+    }
+    return a_pickle({name.encode(): value for name, value in (batch | changes).items()})
+
+
+def a_pickle(content):
+    return raw_pickle(pickle.dumps(content, protocol=3))
 
 
 def raw_pickle(content):
-    return member("cifar-100-python.tar.gz", "cifar-100-python/train", content)
+    return member(PICKLES_100, "cifar-100-python/train", content)
 
 
 def picture(file, format, size=(32, 32), mode="RGB"):
@@ -135,7 +139,7 @@ def next_file(home, pattern):
 
 
 def png_header(pattern, width, height):
-    """A PNG file that says it is of this size and holds next to nothing."""
+    """Writes a PNG file whose header states this size, with next to no pixels."""
 
     def chunk(name, content):
         checksum = zlib.crc32(name + content)
@@ -147,7 +151,7 @@ def png_header(pattern, width, height):
 
 
 def arrays(**changes):
-    """Other arrays in the file of a prepared dataset; `None` leaves one out."""
+    """Replaces arrays in the file of a prepared dataset, or removes them (`None`)."""
 
     def damage(home):
         with np.load(home / "arrays.npz") as file:
@@ -176,13 +180,13 @@ def a_folder(file):
 
 
 def lzma_zip(home):
-    with zipfile.ZipFile(home / "tiny-imagenet-200.zip") as archive:
+    with zipfile.ZipFile(home / ZIP) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(home / "tiny-imagenet-200.zip", "w", zipfile.ZIP_LZMA) as archive:
+    with zipfile.ZipFile(home / ZIP, "w", zipfile.ZIP_LZMA) as archive:
         for name, value in content.items():
             archive.writestr(name, value)
-        place = archive.getinfo("tiny-imagenet-200/wnids.txt").header_offset
-    flip("tiny-imagenet-200.zip", place + 70)(home)
+        place = archive.getinfo(f"{TINY}/wnids.txt").header_offset
+    flip(ZIP, place + 70)(home)
 
 
 def fourth_class(home):
@@ -201,5 +205,5 @@ def sixteen_bits(home):
 
 
 HARM = b"cposix\nmkdir\n(S'harm'\ntR."
-VALIDATION = "tiny-imagenet-200/val/images/val_1.JPEG"
-TINY_ANNOTATIONS = f"tiny-imagenet-200/{ANNOTATIONS}"
+WNIDS, VALIDATION = f"{TINY}/wnids.txt", f"{TINY}/val/images/val_1.JPEG"
+TINY_ANNOTATIONS = f"{TINY}/{ANNOTATIONS}"

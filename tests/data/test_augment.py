@@ -1,4 +1,4 @@
-"""Flips and reflected shifts, pixel by pixel against NumPy."""
+"""Tests flips and reflected shifts against NumPy, pixel by pixel."""
 
 import functools
 from collections import Counter
@@ -12,7 +12,7 @@ from data.augment import augment
 
 
 def shifted(image, down, right, mirrored, most):
-    """By padding and cutting, as the augmentation is usually described."""
+    """Shifts an image by padding and cutting, as the augmentation is usually described."""
     if mirrored:
         image = image[:, ::-1]
     padded = np.pad(image, ((most, most), (most, most), (0, 0)), mode="reflect")
@@ -34,7 +34,7 @@ def jitted(flip, max_shift):
         (False, 0, (4, 4, 1), np.uint8),
     ],
 )
-def test_every_image_is_one_of_the_possible_ones_and_all_of_these_occur(flip, max_shift, shape, dtype):
+def test_all_possible_images_and_no_others_are_drawn_as_often_as_expected(flip, max_shift, shape, dtype):
     image = np.random.default_rng(0).permutation(np.prod(shape)).reshape(shape).astype(dtype)
     span = range(-max_shift, max_shift + 1)
     possible = Counter(
@@ -52,7 +52,7 @@ def test_every_image_is_one_of_the_possible_ones_and_all_of_these_occur(flip, ma
     drawn = Counter(image.tobytes() for image in made)
     assert drawn.keys() == possible.keys()
     for pixels, ways in possible.items():
-        # Five standard deviations of how often one of `len(possible)` images is drawn.
+        # The count of an image has a standard deviation of about 20 per root of `ways`; allow five.
         assert abs(drawn[pixels] - 400 * ways) <= 100 * np.sqrt(ways) * (len(possible) > 1)
 
 
@@ -61,7 +61,7 @@ def test_images_keep_their_places_in_the_batch():
     np.testing.assert_array_equal(jitted(True, 3)(jax.random.key(1), images), images)
 
 
-def test_the_key_alone_decides():
+def test_the_result_depends_on_the_key_only():
     images = jax.random.bits(jax.random.key(5), (64, 8, 8, 3), jnp.uint8)
     function = jitted(True, 2)
     a, b, c = (function(jax.random.key(seed), images) for seed in (0, 0, 1))

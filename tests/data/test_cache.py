@@ -1,4 +1,4 @@
-"""The file of a prepared dataset: what is read is what was written; written whole or not at all."""
+"""Tests the file of a prepared dataset: it is read as it was written, and written whole or not at all."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_what_is_read_is_what_was_written(dataset, path):
     cache.write(path, dataset)
     read = cache.read(find_entry("cifar10"), path)
     assert read.scale == dataset.scale
-    assert read.source[:2] == ("CIFAR-10", "original")  # what files without a source hold
+    assert read.source[:2] == ("CIFAR-10", "original")  # of files without a source
     for a, b in zip(read[:5], dataset[:5], strict=True):
         np.testing.assert_array_equal(a, b)
         assert np.asarray(a).dtype == np.asarray(b).dtype
@@ -34,7 +34,7 @@ def test_what_is_read_is_what_was_written(dataset, path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_what_is_interrupted_leaves_nothing(dataset, path, error, monkeypatch):
+def test_an_interrupted_write_leaves_nothing(dataset, path, error, monkeypatch):
     real = np.savez
 
     def crash(file, **arrays):
@@ -51,7 +51,7 @@ def test_a_process_that_is_killed_leaves_no_file_of_that_name(dataset, path, mon
     def killed(*arguments):
         raise KeyboardInterrupt
 
-    # Who is killed cleans nothing up.
+    # A process that is killed does not clean up.
     monkeypatch.setattr(os, "fsync", killed)
     monkeypatch.setattr(Path, "unlink", lambda *arguments, **keywords: None)
     with pytest.raises(KeyboardInterrupt):

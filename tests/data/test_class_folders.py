@@ -1,4 +1,4 @@
-"""Pictures in class folders: read right, called what they are, and refused where they are not whole."""
+"""Tests pictures in class folders, and the source that a dataset and its runs record."""
 
 import json
 import shutil
@@ -17,22 +17,6 @@ from training.config import Flags, UsageError
 from training.run import Session
 from training.run_folder import RunFolder
 
-CLASSES = ("airplane", "bird", "cat")
-
-
-def write(folder, suffix="png", shape=(32, 32, 3), **options):
-    """Class folders of random images; returns those of each split in the order of class and name."""
-    written = {}
-    for split in SPLITS:
-        images, labels = original_files.rows(split, shape)
-        order = np.argsort(labels, kind="stable")
-        written[split] = images[order], labels[order]
-        for i, (image, label) in enumerate(zip(*written[split], strict=True)):
-            place = folder / split / CLASSES[label]
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image.squeeze()).save(place / f"{i:04d}.{suffix}", **options)
-    return written
-
 
 @pytest.fixture
 def folder(tmp_path):
@@ -43,7 +27,7 @@ def folder(tmp_path):
     ("name", "shape"), [("cifar10", (32, 32, 3)), ("cifar100", (32, 32, 3)), ("mnist", (28, 28, 1))]
 )
 def test_png_files_are_the_images(name, shape, tmp_path):
-    written = write(tmp_path / name, shape=shape)
+    written = original_files.write_classes(tmp_path / name, shape=shape)
     loaded = data.load(name, tmp_path)
     for split, images, labels in (
         ("train", loaded.train_images, loaded.train_labels),
@@ -59,7 +43,7 @@ def test_png_files_are_the_images(name, shape, tmp_path):
 
 @pytest.mark.parametrize("quality", [10, 75, 95])
 def test_a_jpeg_copy_is_called_one(quality, folder):
-    write(folder, "jpg", quality=quality)
+    original_files.write_classes(folder, "jpg", quality=quality)
     source = data.load("cifar10", folder.parent).source
     assert source.name == f"CIFAR-10, JPEG {quality}"
     assert (source.format, source.jpeg_quality) == ("JPEG", quality)
@@ -67,7 +51,7 @@ def test_a_jpeg_copy_is_called_one(quality, folder):
 
 
 def test_jpeg_files_behind_other_names_and_of_several_qualities(folder):
-    write(folder, "png", format="JPEG", quality=80)
+    original_files.write_classes(folder, "png", format="JPEG", quality=80)
     first = next(folder.rglob("*.png"))
     Image.open(first).convert("RGB").save(first, format="JPEG", quality=60)
     source = data.load("cifar10", folder.parent).source
@@ -75,7 +59,7 @@ def test_jpeg_files_behind_other_names_and_of_several_qualities(folder):
 
 
 def test_the_second_start_reads_no_picture(folder):
-    write(folder, "jpg", quality=75)
+    original_files.write_classes(folder, "jpg", quality=75)
     first = data.load("cifar10", folder.parent)
     shutil.rmtree(folder / "train")
     second = data.load("cifar10", folder.parent)
@@ -85,7 +69,7 @@ def test_the_second_start_reads_no_picture(folder):
 
 
 def test_the_hash_is_that_of_pixels_and_labels(folder):
-    write(folder)
+    original_files.write_classes(folder)
     loaded = data.load("cifar10", folder.parent)
     again = describe_source(loaded, "CIFAR-10").source
     assert again.sha256 == loaded.source.sha256
@@ -96,7 +80,7 @@ def test_the_hash_is_that_of_pixels_and_labels(folder):
 
 
 def test_a_folder_of_superclasses_above_the_class_does_not_matter(folder):
-    write(folder)
+    original_files.write_classes(folder)
     expected = data.load("cifar10", folder.parent)
     (folder / "arrays.npz").unlink()
     for split in SPLITS:
@@ -106,7 +90,7 @@ def test_a_folder_of_superclasses_above_the_class_does_not_matter(folder):
 
 
 def test_the_original_files_go_before_a_copy(folder):
-    write(folder, "jpg", quality=75)
+    original_files.write_classes(folder, "jpg", quality=75)
     original_files.write_cifar(folder / "cifar-10-binary.tar.gz", "cifar10")
     source = data.load("cifar10", folder.parent).source
     assert (source.name, source.format, source.jpeg_quality) == ("CIFAR-10", "original", None)
@@ -125,7 +109,7 @@ def test_without_anything_the_message_names_the_folders(tmp_path):
 
 
 def test_a_run_keeps_what_it_was_trained_on_and_goes_on_with_nothing_else(folder, tmp_path):
-    write(folder, "jpg", quality=75)
+    original_files.write_classes(folder, "jpg", quality=75)
     source = data.load("cifar10", folder.parent).source
     config = Flags(task="c10-cnn1").resolved()
     run = RunFolder(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""MNIST-5k, standardising, holding out."""
+"""Tests MNIST-5k, and how datasets are standardised, held out and reduced."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_split_by_seed_and_class_standardised_by_the_training_images(train_size)
     assert abs(standard.mean()) < 1e-5
     assert abs(standard.std() - 1) < 1e-5
     rows = {image.tobytes() for image in data.train_images} & {image.tobytes() for image in data.test_images}
-    assert len(rows) < 5  # the 5,000 images hold next to no doubles, and the parts share none of their rows
+    assert len(rows) < 5  # No row is in both splits, but some images may occur twice.
 
 
 def test_the_seed_decides_the_split():
@@ -48,7 +48,7 @@ def test_the_command_line_says_what_is_wrong_with_data_before_it_makes_a_folder(
 
 @pytest.fixture
 def numbered():
-    """Training images that tell their number, 40 of class 0 and 80 of class 1."""
+    """Returns training images whose pixels are their index, 40 of class 0 and 80 of class 1."""
     images = np.arange(120, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 1), np.uint8)
     labels = np.arange(120) % 3 > 0
     return make_dataset(images, labels, images[:7] + 100, labels[:7])
@@ -89,7 +89,7 @@ def test_a_part_of_every_class_is_held_out(numbered):
     assert len(hold_out(numbered, seed=1, fraction=0.5).test_labels) == 60
 
 
-def test_reduced_images_are_means_of_2_by_2_and_as_many_of_each_class():
+def test_reducing_averages_2_by_2_pixels_and_keeps_as_many_images_per_class():
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (90, 4, 6, 3), np.uint8), np.arange(90) % 3
     data = describe_source(make_dataset(images, labels, images[:5], labels[:5]), "Pictures", "JPEG", [75])

@@ -1,4 +1,4 @@
-"""Where `data.load` finds datasets, and that it prepares them once."""
+"""Tests where `data.load` finds datasets, and that it prepares them once."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ SHAPES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32
 
 
 def assert_loaded(loaded, name):
-    """Whether everything that was written is there, in whatever order."""
+    """Checks that the dataset has everything that was written, in any order."""
     parts = (loaded.train_images, loaded.train_labels), (loaded.test_images, loaded.test_labels)
     for split, (images, labels) in zip(("train", "test"), parts, strict=True):
         expected_images, expected_labels = original_files.rows(split, SHAPES[name])
@@ -108,14 +108,14 @@ def prepared(prepared_once, tmp_path):
     return tmp_path / "mnist" / "3.0.1"
 
 
-def test_what_tensorflow_datasets_has_prepared_is_used_and_is_the_same_as_the_original(prepared, tmp_path):
+def test_what_tensorflow_datasets_has_prepared_is_used_and_equals_the_original(prepared, tmp_path):
     loaded = data.load("mnist", tmp_path)
     assert_loaded(loaded, "mnist")
     write(tmp_path / "original", "mnist")
     assert loaded.source == data.load("mnist", tmp_path / "original").source
 
 
-def test_what_only_tensorflow_can_read_does_not_matter(prepared, tmp_path):
+def test_what_only_tensorflow_can_read_is_ignored(prepared, tmp_path):
     for path in prepared.glob("*array_record*"):
         path.rename(prepared / path.name.replace("array_record", "tfrecord"))
     with pytest.raises(DataError, match="could not be fetched"):
@@ -152,8 +152,8 @@ def test_offline_the_message_says_what_to_put_where(name, tmp_path):
     assert not (tmp_path / "home").exists()
 
 
-def test_what_fails_on_the_way_says_the_same(tmp_path, monkeypatch):
-    """A server that answers at first, and then tensorflow-datasets cannot fetch from it."""
+def test_when_a_download_fails_the_message_says_what_to_put_where_too(tmp_path, monkeypatch):
+    """The server answers, but tensorflow-datasets cannot fetch from it."""
     monkeypatch.setattr(files, "reachable", lambda url: True)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz -> .*cifar10/cifar-10-binary"):
@@ -215,7 +215,7 @@ def test_unknown_names(name, message, tmp_path):
     assert message in str(caught.value)
 
 
-def test_an_incomplete_set_of_files_is_none(tmp_path):
+def test_an_incomplete_set_of_files_does_not_count(tmp_path):
     write(tmp_path, "mnist")
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError, match="could not be fetched"):
@@ -237,7 +237,7 @@ def test_damaged_prepared_files_are_named_and_left_alone(file, damage, prepared,
     with pytest.raises(DataError, match=r"mnist/3\.0\.1 cannot be read"):
         data.load("mnist", tmp_path)
     assert left == {path: path.read_bytes() for path in prepared.iterdir()}
-    # The original files are better, and what is damaged is then not blamed.
+    # The original files come first, so that the damaged ones do not matter.
     write(tmp_path, "mnist")
     assert_loaded(data.load("mnist", tmp_path), "mnist")
 

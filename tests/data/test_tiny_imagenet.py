@@ -1,4 +1,4 @@
-"""A small `tiny-imagenet-200` folder, and the archive of it, grey images included."""
+"""Tests a small folder `tiny-imagenet-200` and its archive, with grey images."""
 
 import shutil
 

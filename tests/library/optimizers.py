@@ -1,4 +1,4 @@
-"""The one table of optimizers that the compliance tests run, and the small problem that they run them on."""
+"""Lists the optimizers of the compliance tests, and has the small problem on which they run."""
 
 import functools
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def around(finished):
     return on(finished, flip_sign=False)
 
 
-# Five Newton-Schulz steps, the default, turn other orders of float32 sums into differences of 2e-5.
+# With five Newton-Schulz steps, the default, sums in another order change float32 results by 2e-5.
 MUON = optax.contrib.muon(1.0, ns_steps=2)
 
 # From a learning rate (a number, a traced scalar or a schedule) to an optimizer.
@@ -45,12 +45,12 @@ OPTIMIZERS: dict[str, Callable[[optax.ScalarOrSchedule], optax.GradientTransform
     "layca on adam, skipping": lambda learning_rate: skip_nonfinite(on(optax.scale_by_adam())(learning_rate)),
     "sgd_amom": sgd_amom,
 }
-# The rest of the table takes minutes.
+# The others take minutes.
 QUICK = ("layca", "layca by neuron", "layca on adam, tracked", "layca on adam, skipping")
 
 
 def each(names):
-    """A test per optimizer; of all but a few it is slow."""
+    """Parametrizes a test by optimizer, and marks all but a few as slow."""
     marked = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
     return pytest.mark.parametrize("name", marked)
 
@@ -76,19 +76,19 @@ def stacked(trees):
 
 
 def schedule(count):
-    """Another rate at every step, so that a counter that is out of step shows."""
+    """Returns another rate at every step, so that a wrong counter shows."""
     return 0.2 / (1.0 + count)
 
 
 class Run(NamedTuple):
-    """Parameters and states before the first and after every step."""
+    """Holds parameters and states before the first step and after every step."""
 
     params: list[Any]
     states: list[Any]
 
 
 def run(optimizer, gradients, params=PARAMS, **extra_args):
-    """A plain loop, outside jit."""
+    """Trains in a plain loop, outside jit."""
     state = optimizer.init(params)
     result = Run([params], [state])
     for gradient in gradients:
@@ -101,10 +101,10 @@ def run(optimizer, gradients, params=PARAMS, **extra_args):
 
 @functools.cache
 def reference(name):
-    """What every wrapper and transformation must reproduce."""
+    """Returns what every wrapper and transformation must reproduce."""
     return run(OPTIMIZERS[name](schedule), GRADIENTS)
 
 
 def assert_close(actual, expected):
-    """Equal but for the order of float32 sums."""
+    """Checks equality up to the order of float32 sums."""
     chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=2e-6)

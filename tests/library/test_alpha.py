@@ -9,7 +9,7 @@ ALPHAS = [-1, -0.8, -0.6, -0.4, -0.3, -0.2, -0.1, 0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.
 
 
 def equation_1(alpha, num_layers, exponent=5.0):
-    """Eq. (1) for one layer after the other, in Python floats."""
+    """Computes Eq. (1) layer by layer, in Python floats."""
     if num_layers == 1:
         return [1.0]
     last = num_layers - 1

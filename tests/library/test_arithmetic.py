@@ -1,4 +1,4 @@
-"""The angle and the norm at every scale and in every dtype; what has no direction."""
+"""Tests the angle and the norm at every scale and in every dtype, and steps without a direction."""
 
 import hypothesis
 import jax
@@ -103,7 +103,7 @@ def test_steps_at_the_ends_of_float32(largest):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("largest", [2e-38, 1e-38, 1e-40, 1e-44])
-def test_entries_that_are_not_normal_numbers_count_or_are_zero(dtype, largest):
+def test_entries_that_are_not_normal_numbers_count_or_are_taken_as_zero(dtype, largest):
     w, g = (np.asarray(x) for x in random_pair((8, 9)))
     w, g = w.astype(dtype), (g / np.max(np.abs(g)) * largest).astype(dtype)
     exact = g.astype(np.float64)
@@ -116,7 +116,7 @@ def test_entries_that_are_not_normal_numbers_count_or_are_zero(dtype, largest):
     ]
     atol = 4 * oracle.norm(w) * float(jnp.finfo(dtype).eps)
     assert any(np.allclose(update, e, rtol=0, atol=atol) for e in expected)
-    # Whatever the direction is, the angle is right, or nothing moves.
+    # The angle is right, whatever the direction, or nothing moves.
     assert not np.any(update) or oracle.angle(w, w + update) == pytest.approx(np.arctan(0.1), rel=1e-3)
 
 
@@ -157,10 +157,10 @@ def test_vectors_too_long_for_an_update_stand_still():
     assert oracle.angle(turns["w"], new) == pytest.approx(np.arctan(0.1), rel=1e-5)
     for factor in (HUGE / 2, HUGE):
         np.testing.assert_array_equal(one_step(w * factor, g), np.zeros(w.shape))
-    # In float16 single entries are the limit: 60,000 cannot be turned round in one step.
+    # In float16 the largest entry is the limit: an update of -120,000 does not exist.
     w = jnp.array([[6e4, 3.0]], jnp.float16)
     assert np.all(np.isfinite(one_step(w, w[:, ::-1], 3.1, retraction="geodesic")))
-    # In bfloat16 norms are, and what they allow can be.
+    # In bfloat16, as in float32, the norm is the limit.
     w = jnp.array([[0.9 * HUGE / 4, 1e37]], jnp.bfloat16)
     update, long = one_step(w, w[:, ::-1], 3.1, retraction="geodesic"), np.asarray(w, np.float64)
     np.testing.assert_allclose(np.float32(update), oracle.turned_by(long, -long[:, ::-1], 3.1) - long, 1e-2)
@@ -178,7 +178,7 @@ def test_steps_nearly_parallel_to_the_weights_still_turn_by_the_rate(ratio, sign
 
 
 @pytest.mark.usefixtures("float64")
-def test_float64_steps_more_nearly_parallel_and_smaller_than_float32_could_hold():
+def test_float64_steps_that_are_too_parallel_or_too_small_for_float32():
     w, t = (np.asarray(x, np.float64) for x in random_pair((8, 8), dtype=jnp.float64))
     t = t - np.sum(t * w) / np.sum(w * w) * w
     for scale in (1e-290, 1.0, 1e290):
@@ -210,10 +210,7 @@ VARIANTS = {
     for retraction in RETRACTIONS
 }
 any_float32 = hnp.arrays(
-    np.float32,
-    (2, 3),
-    elements=st.one_of(st.floats(width=32), st.floats(-2, 2, width=32)),
-    fill=st.nothing(),
+    np.float32, (2, 3), elements=st.one_of(st.floats(width=32), st.floats(-2, 2, width=32)), fill=st.nothing()
 )
 
 
@@ -230,7 +227,7 @@ any_float32 = hnp.arrays(
     rate=3.0,
 )
 @hypothesis.settings(deadline=None, max_examples=400)
-def test_any_numbers_at_all_turn_by_the_rate_at_the_same_norm_or_stand_still(w, g, variant, rate):
+def test_any_floats_turn_by_the_rate_and_keep_the_norm_or_stand_still(w, g, variant, rate):
     with np.errstate(all="ignore"):
         update = np.asarray(VARIANTS[variant](w, g, rate))
         scale = float(np.max(np.abs(w)))

@@ -1,6 +1,6 @@
-"""optax's own tests of its optimizers, `_common_test.py` and `sharding_test.py`, for this library.
+"""Runs optax's own tests of its optimizers, `_common_test.py` and `sharding_test.py`, on this library.
 
-Weights are matrices that are not zero: only these turn. What optax starts at zero starts at random here.
+Only matrices that are not zero turn, so weights that optax starts at zero start at random here.
 """
 
 import jax
@@ -19,7 +19,7 @@ BASES = [name for name in OPTIMIZERS if name not in ("layca on adam, tracked", "
 
 
 def loss(params):
-    """Each leaf wants to point as a target does, at a distance of 1 at most."""
+    """Is smallest where every leaf points in the direction of its target."""
     targets = normal(7)
     cosine = lambda w, t: jnp.sum(w * t) / jnp.sqrt(jnp.sum(w * w) * jnp.sum(t * t))
     bias = jnp.sum((params["bias"] - targets["bias"].astype(params["bias"].dtype)) ** 2)
@@ -58,7 +58,7 @@ def test_converges(name):
     (params, _), _ = jax.jit(lambda carry: jax.lax.scan(step, carry, length=3000))((PARAMS, state))
     targets = normal(7)
     for kernel in ("kernel", "stack"):
-        # Neurons turn to where the leaf as a whole has the best angle that their norms allow.
+        # Neurons keep their norms, which limits how well the leaf as a whole can point to its target.
         allowed = 0.7 if name == "layca by neuron" else 0.03
         if name != "sgd_amom":
             assert oracle.norm(params[kernel]) == pytest.approx(oracle.norm(PARAMS[kernel]), rel=1e-5)
@@ -99,7 +99,7 @@ def test_states_keep_shapes_and_dtypes(name, dtype):
         state = optimizer.init(params)
 
         def step(params, state, flag):
-            # Both branches must have the same types.
+            # `cond` wants the same types from both branches.
             gradient = jax.grad(loss)(params)
             updates, state = jax.lax.cond(
                 flag, lambda: optimizer.update(gradient, state, params), lambda: (params, state)
@@ -130,7 +130,7 @@ def test_init_with_shapes_alone_says_that_norms_need_values(name):
     jax.eval_shape(OPTIMIZERS[name](0.1).init, SHAPES)
 
 
-# Muon multiplies matrices, which explicit meshes refuse along sharded axes, with or without Layca.
+# Explicit meshes refuse Muon's matrix products along sharded axes, with or without Layca.
 SHARDED = {name: make(1.0) for name, make in OPTIMIZERS.items() if name != "layca around muon"}
 SHARDED["track_rotation by neuron"] = track_rotation(rotate="neuron")
 SHARDED["layca by pieces"] = layca(1.0, rotate=lambda path, leaf: (0, (2, 2)))

@@ -1,4 +1,4 @@
-"""Every optimizer on parameters that lie in pieces on 8 devices does what it does on one."""
+"""Tests that every optimizer gives the same result on parameters sharded over 8 devices as on one."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ MESHES = {
 
 
 def with_automatic_axes(inner):
-    """On an explicit mesh, leaves the shardings inside `inner` to the compiler."""
+    """Leaves the shardings inside `inner` to the compiler, on an explicit mesh."""
     shardings = lambda tree: jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, tree)
 
     def init(params):
@@ -46,14 +46,12 @@ def with_automatic_axes(inner):
     return optax.GradientTransformation(init, update)
 
 
-# optax's Muon multiplies matrices along sharded axes, which an explicit mesh refuses, with or without Layca.
-ON_EXPLICIT_MESHES = OPTIMIZERS | {
-    "layca around muon": around(with_automatic_axes(MUON)),
-}
+# Explicit meshes refuse the matrix products of optax's Muon along sharded axes, with or without Layca.
+ON_EXPLICIT_MESHES = OPTIMIZERS | {"layca around muon": around(with_automatic_axes(MUON))}
 
 
 def sharded_init(optimizer, mesh, params):
-    """Made in pieces under jit, as states too large for one device are."""
+    """Makes the state sharded, under jit, as is done for states too large for one device."""
     is_masked = lambda node: isinstance(node, optax.MaskedNode)
     specs = optax.tree.map_params(
         optimizer,

@@ -1,4 +1,4 @@
-"""Every optimizer's state can be mapped over, kept in a checkpoint and pickled."""
+"""Tests that every optimizer's state can be mapped over, saved in a checkpoint and pickled."""
 
 import pickle
 
@@ -9,15 +9,7 @@ import optax
 import optax.tree
 import orbax.checkpoint as ocp
 import pytest
-from optimizers import (
-    GRADIENTS,
-    OPTIMIZERS,
-    PARAMS,
-    SHAPES,
-    every_optimizer,
-    reference,
-    schedule,
-)
+from optimizers import GRADIENTS, OPTIMIZERS, PARAMS, SHAPES, every_optimizer, reference, schedule
 
 
 def is_masked(node):
@@ -42,7 +34,7 @@ def test_map_params_finds_what_has_the_shape_of_a_parameter_and_nothing_else(nam
             if mark is not None:
                 assert leaf.shape == SHAPES[mark]
             elif leaf.shape in SHAPES.values():
-                # The first weights may be kept by path, which is no tree like the parameters.
+                # The tracker keeps the first weights by path, not in a tree like the parameters.
                 assert any(np.array_equal(leaf, weights) for weights in PARAMS.values())
 
     # `transform_non_params` is called once for all of Layca's norms.
@@ -53,9 +45,9 @@ def test_map_params_finds_what_has_the_shape_of_a_parameter_and_nothing_else(nam
 
 @pytest.fixture(scope="module")
 def restored(tmp_path_factory):
-    """Parameters and state of every optimizer after two steps, from one checkpoint."""
+    """Restores parameters and state of every optimizer after two steps, from one checkpoint."""
     folder = tmp_path_factory.mktemp("orbax") / "checkpoint"
-    # What a new process knows: shapes, without values.
+    # A new process knows shapes but no values.
     init = lambda: {name: (PARAMS, OPTIMIZERS[name](schedule).init(PARAMS)) for name in OPTIMIZERS}
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(
@@ -77,7 +69,7 @@ def test_pickle(name):
 
 
 def assert_continues(name, params, state):
-    """From what was kept after two steps to what would have been without a break, to the last bit."""
+    """Checks that training from the restored state ends where training without a break does, bit for bit."""
     alone = reference(name)
     chex.assert_trees_all_equal((params, state), (alone.params[2], alone.states[2]))
     for gradient in GRADIENTS[2:]:

@@ -1,4 +1,4 @@
-"""Every optimizer under jax's transformations does what it does in a plain loop."""
+"""Tests that every optimizer gives the same result under jax's transformations as in a plain loop."""
 
 import functools
 

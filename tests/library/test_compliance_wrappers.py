@@ -1,4 +1,4 @@
-"""Every optimizer inside optax's wrappers does what it does alone, step by step."""
+"""Tests that every optimizer gives the same result inside optax's wrappers as alone, at every step."""
 
 import chex
 import jax
@@ -30,7 +30,7 @@ def kernels(params):
 
 
 @every_layca
-def test_alone_turns_by_the_rate_of_each_step_at_the_first_norm(name):
+def test_alone_it_turns_by_the_rate_of_each_step_and_keeps_the_norm(name):
     params = reference(name).params
     for kernel in KERNELS:
         for step in range(STEPS):
@@ -40,7 +40,7 @@ def test_alone_turns_by_the_rate_of_each_step_at_the_first_norm(name):
 
 
 @every_optimizer
-def test_alone_goes_down(name):
+def test_alone_it_descends(name):
     params = reference(name).params
     for leaf, gradient in GRADIENTS[0].items():
         assert float(jnp.sum((params[1][leaf] - params[0][leaf]) * gradient)) < 0
@@ -86,7 +86,7 @@ def test_multi_steps(name):
 
 
 @every_optimizer
-def test_inject_hyperparams_is_exactly_in_step_with_the_plain_schedule(name):
+def test_inject_hyperparams_follows_the_schedule_exactly(name):
     optimizer = optax.inject_hyperparams(OPTIMIZERS[name])(learning_rate=schedule)
     result = run(optimizer, GRADIENTS)
     assert_close(result.params, reference(name).params)
@@ -156,7 +156,7 @@ def test_others_gets_extra_arguments():
     assert_close(updates["bias"], 3 * GRADIENTS[0]["bias"])
 
 
-def test_a_function_is_a_rule_and_no_schedule_if_inject_hyperparams_is_told_so():
+def test_with_static_args_inject_hyperparams_takes_a_function_for_a_rule_not_a_schedule():
     rotate = lambda path, leaf: () if path == "kernel" else None
     optimizer = optax.inject_hyperparams(layca, static_args=("rotate",))(schedule, rotate=rotate)
     assert_close(run(optimizer, GRADIENTS).params, run(layca(schedule, rotate=rotate), GRADIENTS).params)

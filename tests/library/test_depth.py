@@ -1,4 +1,4 @@
-"""Layer order: every way in which a forward pass may be written gives the depths that a reader would."""
+"""Tests that layers have the depth that a reader would give them, however the forward pass is written."""
 
 import functools
 
@@ -12,7 +12,7 @@ from flax import nnx
 from layca_optax import layer_depths
 
 X = jnp.ones((2, 4))
-# Names sort in another order than the layers are called in.
+# In alphabetical order these are not in the order of their calls.
 NAMES = ["stem", "body", "head"]
 EXPECTED = {"bias": -1, "body": 1, "head": 2, "stem": 0}
 
@@ -183,8 +183,7 @@ def split_and_scanned(p, x):
 
 
 @pytest.mark.parametrize(
-    "fn",
-    [scanned, looped, unstacked, cast_and_scanned, normalised_and_scanned, split_and_scanned],
+    "fn", [scanned, looped, unstacked, cast_and_scanned, normalised_and_scanned, split_and_scanned]
 )
 def test_stacks_go_block_by_block(fn):
     depths = layer_depths(fn, STACK, X, rotate="stacked_layer")
@@ -245,7 +244,7 @@ def test_weights_of_a_scan_over_time_count_where_they_are_first_used():
 
     params = {name: jnp.ones((4, 4)) for name in ["hidden", "input", "out"]}
     xs = jnp.ones((100_000, 2, 4))
-    # The first hidden state is made of no input: hidden meets the inputs where its product is added.
+    # The first hidden state does not depend on the inputs, so `hidden` meets them at the addition.
     assert layer_depths(recurrent, params, xs) == {"hidden": 1, "input": 0, "out": 2}
 
 
@@ -266,7 +265,7 @@ def test_a_rotating_leaf_that_is_not_used_is_an_error_that_names_it():
         layer_depths(plain, make_params(), X, rotate="layers")
 
 
-def test_pieces_of_a_fused_kernel_are_used_one_after_the_other():
+def test_pieces_of_a_fused_kernel_have_depths_of_their_own():
     def model(params, x):
         query, key, value = jnp.split(x @ params["first"] @ params["qkv"], 3, axis=-1)
         return query, key, value

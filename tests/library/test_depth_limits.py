@@ -1,4 +1,4 @@
-"""What has no order that can be known is an error, what needs none is not; keys, masks and empty loops."""
+"""Tests forward passes whose order cannot be known, or is not needed; random keys, masks and empty loops."""
 
 import tracemalloc
 
@@ -44,7 +44,7 @@ def test_an_order_that_cannot_be_known_is_an_error_that_names_leaf_and_operation
         layer_depths(CANNOT_TELL[operation], params, X, rotate="stacked_layer")
 
 
-def test_layers_that_are_written_into_one_array_nobody_knows_where_are_an_error():
+def test_layers_written_into_an_array_at_unknown_places_are_an_error():
     params = {"a": STACK[0], "b": STACK[1], "index": jnp.array(3)}
     fill = lambda p: jnp.zeros((6, 4, 4)).at[p["index"]].set(p["a"]).at[p["index"] + 1].set(p["b"])
     with pytest.raises(ValueError, match=r"'a', 'b'.*'scatter'"):
@@ -56,7 +56,7 @@ def test_what_is_merged_and_used_at_once_needs_no_order():
     for f in (lambda s: jnp.sort(s, axis=0), lambda s: s / jnp.linalg.norm(s), lambda s: jnp.cumsum(s, 0)):
         np.testing.assert_array_equal(layer_depths(used(f), STACK, X, rotate="stacked_layer"), [0] * 6)
 
-    # Every third of the product comes from all of `down`, which therefore counts at the first.
+    # Each third of the product comes from all of `down`, whose first use is that of the first third.
     def fused(p, x):
         query, key, value = jnp.split(p["down"] @ p["up"], 3, axis=1)
         return (x @ query + x @ key + x @ value) @ p["out"]
@@ -112,13 +112,13 @@ def called(params, x):
 
 
 def noisy(params, key, x):
-    """Weights with noise, all of them up front, in the order of the dictionary."""
+    """Adds noise to all weights first, in the order of the dictionary."""
     noise = lambda name, w: w + 0.01 * jax.random.normal(jax.random.fold_in(key, len(name)), w.shape)
     return called({name: noise(name, w) for name, w in params.items()}, x)
 
 
 @pytest.mark.parametrize("key", [jax.random.key(0), jax.random.PRNGKey(0), jax.random.key(0, impl="rbg")])
-def test_random_keys_are_no_inputs(key):
+def test_random_keys_do_not_count_as_inputs(key):
     expected = {"body": 1, "head": 2, "stem": 0}
     assert layer_depths(noisy, LAYERS, key, X) == expected
     assert layer_depths(lambda p, keys, x: noisy(p, keys[1], x), LAYERS, jax.random.split(key), X) == expected
@@ -134,7 +134,7 @@ def test_dropout_of_weights_with_the_keys_of_nnx():
     assert depths == {"body": 1, "head": 2, "stem": 0}
 
 
-def test_a_mask_that_the_function_closes_over_is_no_input():
+def test_a_mask_that_the_function_closes_over_does_not_count_as_an_input():
     masked = lambda params, masks, x: called(jax.tree.map(jnp.multiply, params, masks), x)
     masks = jax.tree.map(jnp.ones_like, LAYERS)
     depths = layer_depths(lambda params, x: masked(params, masks, x), LAYERS, X)

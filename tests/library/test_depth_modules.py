@@ -1,4 +1,4 @@
-"""Layer order of real modules, in each of the libraries that people write them in."""
+"""Tests the layer order of modules of Flax NNX, Linen and Equinox, and of a dataclass."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ IMAGES = jnp.ones((2, 8, 8, 3))
 
 
 def depths_of_nnx(build, *args, rotate="layer"):
-    """Depths by path of the kernels of a module, whose weights are never made."""
+    """Returns the depth of every kernel of a module by path, without making weights."""
     graphdef, params, rest = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))), nnx.Param, ...)
     apply = lambda params, rest, *args: nnx.merge(graphdef, params, rest, copy=True)(*args)
     tree = layer_depths(apply, params, rest, *args, rotate=rotate)
@@ -30,7 +30,7 @@ def rotating(tree):
 
 
 class CNN(nnx.Module):
-    """Named so that the alphabet is wrong everywhere."""
+    """Has names whose alphabetical order is not that of the calls."""
 
     def __init__(self, rngs):
         conv = lambda *features, **kwargs: nnx.Conv(*features, rngs=rngs, **kwargs)
@@ -80,7 +80,7 @@ class ScannedNNX(nnx.Module):
 
 
 def stack_rule(path, leaf):
-    """The rule for a tree with stacks and single layers, as the documentation advises."""
+    """Is the rule that the documentation gives for trees with stacks and single layers."""
     if path.startswith("blocks/"):
         return (0,) if leaf.ndim >= 3 else None
     return () if leaf.ndim >= 2 else None
@@ -110,7 +110,7 @@ def test_nnx_vmap_is_one_depth_for_all_members():
 
 
 class Attention(nnx.Module):
-    """A tied embedding, attention, and a recurrent layer."""
+    """Has a tied embedding, attention and a recurrent layer."""
 
     def __init__(self, rngs):
         self.embed = nnx.Embed(7, 4, rngs=rngs)

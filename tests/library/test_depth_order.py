@@ -1,4 +1,4 @@
-"""The order of blocks that a forward pass rearranges before it uses them."""
+"""Tests the order of blocks that a forward pass rearranges before it uses them."""
 
 import jax
 import jax.numpy as jnp
@@ -28,21 +28,29 @@ def scan(x, stack, **kwargs):
     return lax.scan(lambda x, w: (block(x, w), None), x, stack, **kwargs)[0]
 
 
-def nested(x, stack):
+def nested(s, x):
     outer = lambda x, few: (jax.checkpoint(scan)(x, few), None)
-    return lax.scan(outer, x, stack.reshape(2, 3, 4, 4))[0]
+    return lax.scan(outer, x, s.reshape(2, 3, 4, 4))[0]
 
 
-def counted(x, body, **kwargs):
+def loop(x, body, length=6):
+    return lax.fori_loop(0, length, body, x)
+
+
+def by_indices(s, x, indices):
+    return lax.scan(lambda x, i: (block(x, s[i]), None), x, indices)[0]
+
+
+def counted(x, body):
     return lax.while_loop(lambda c: c[0] < 6, lambda c: (c[0] + 1, body(c[0], c[1])), (0, x))[1]
 
 
-def until_converged(x, s):
+def until_converged(s, x):
     go_on = lambda c: (c[0] < 6) & (jnp.sum(c[1]) < 100)
     return lax.while_loop(go_on, lambda c: (c[0] + 1, block(c[1], s[5 - c[0]])), (0, x))[1]
 
 
-def with_index_in_carry(x, s):
+def with_index_in_carry(s, x):
     step = lambda c, _: ((c[0] - 1, block(c[1], s[c[0]])), None)
     return lax.scan(step, (5, x), None, length=6)[0][1]
 
@@ -74,95 +82,87 @@ def low_rank(s):
     return jnp.einsum("nij,njk->nik", s, jnp.flip(jnp.flip(s, 0), 0))
 
 
-WAYS = {
-    "slice backwards": (lambda s, x: scan(x, s[::-1]), BACKWARDS),
-    "flip": (lambda s, x: scan(x, jnp.flip(s, 0)), BACKWARDS),
-    "flip and reverse": (lambda s, x: scan(x, jnp.flip(s, 0), reverse=True), FORWARDS),
-    "flip of another axis": (lambda s, x: scan(x, jnp.flip(s, 2)), FORWARDS),
-    "roll": (lambda s, x: scan(x, jnp.roll(s, -1, axis=0)), [5, 0, 1, 2, 3, 4]),
-    "take": (lambda s, x: scan(x, jnp.take(s, ORDER, axis=0)), BY_ORDER),
-    "index by an array": (lambda s, x: scan(x, s[ORDER]), BY_ORDER),
-    "index by a list, from the end": (lambda s, x: scan(x, s[np.array([-2, 0, -1, 1, 3, 2])]), BY_ORDER),
+# How a stack is rearranged before a scan over its blocks, and the depths of the blocks.
+REARRANGED = {
+    "slice backwards": (lambda s: s[::-1], BACKWARDS),
+    "flip": (lambda s: jnp.flip(s, 0), BACKWARDS),
+    "flip of another axis": (lambda s: jnp.flip(s, 2), FORWARDS),
+    "roll": (lambda s: jnp.roll(s, -1, axis=0), [5, 0, 1, 2, 3, 4]),
+    "take": (lambda s: jnp.take(s, ORDER, axis=0), BY_ORDER),
+    "index by an array": (lambda s: s[ORDER], BY_ORDER),
+    "index by a list, from the end": (lambda s: s[np.array([-2, 0, -1, 1, 3, 2])], BY_ORDER),
     "take along another axis": (
-        lambda s, x: scan(x, jnp.take(s.transpose(1, 0, 2), ORDER, axis=1).swapaxes(0, 1)),
+        lambda s: jnp.take(s.transpose(1, 0, 2), ORDER, axis=1).swapaxes(0, 1),
         BY_ORDER,
     ),
-    "take_along_axis": (
-        lambda s, x: scan(x, jnp.take_along_axis(s, ORDER[:, None, None], axis=0)),
-        BY_ORDER,
-    ),
-    "vmapped index": (lambda s, x: scan(x, jax.vmap(lambda i: s[i])(ORDER)), BY_ORDER),
-    "computed order": (lambda s, x: scan(x, s[(jnp.arange(6) * 5) % 6]), [0, 5, 4, 3, 2, 1]),
+    "take_along_axis": (lambda s: jnp.take_along_axis(s, ORDER[:, None, None], axis=0), BY_ORDER),
+    "vmapped index": (lambda s: jax.vmap(lambda i: s[i])(ORDER), BY_ORDER),
+    "computed order": (lambda s: s[(jnp.arange(6) * 5) % 6], [0, 5, 4, 3, 2, 1]),
     "order from a constant key": (
-        lambda s, x: scan(x, s[jax.random.permutation(jax.random.key(3), 6)]),
+        lambda s: s[jax.random.permutation(jax.random.key(3), 6)],
         np.argsort(jax.random.permutation(jax.random.key(3), 6)).tolist(),
     ),
-    "fori_loop": (lambda s, x: lax.fori_loop(0, 6, lambda i, x: block(x, s[i]), x), FORWARDS),
-    "fori_loop backwards": (lambda s, x: lax.fori_loop(0, 6, lambda i, x: block(x, s[5 - i]), x), BACKWARDS),
-    "fori_loop by an order": (
-        lambda s, x: lax.fori_loop(0, 6, lambda i, x: block(x, s[ORDER[i]]), x),
-        BY_ORDER,
+    "columns of a table of blocks": (
+        lambda s: s.reshape(2, 3, 4, 4).swapaxes(0, 1).reshape(6, 4, 4),
+        [0, 2, 4, 1, 3, 5],
     ),
+    "flat and back": (flat_and_back, FORWARDS),
+    "stop_gradient": (lax.stop_gradient, FORWARDS),
+    "bits": (bits, FORWARDS),
+    "written by index": (lambda s: jnp.zeros_like(s).at[5 - jnp.arange(6)].set(s), BACKWARDS),
+    "written in a loop": (
+        lambda s: lax.fori_loop(0, 6, lambda i, b: b.at[5 - i].set(s[i]), jnp.zeros_like(s)),
+        BACKWARDS,
+    ),
+    "written into zeros": (written, BACKWARDS),
+    "repeated": (lambda s: jnp.repeat(jnp.tile(s[::-1], (2, 1, 1)), 2, axis=0), BACKWARDS),
+    "named": (lambda s: checkpoint_name(s, "weights")[::-1], BACKWARDS),
+    "constrained": (lambda s: lax.with_sharding_constraint(s, SHARDED)[::-1], BACKWARDS),
+    "padded": (lambda s: lax.pad(s, 0.0, [(2, 1, 1), (0, 0, 0), (0, 0, 0)])[::-1], BACKWARDS),
+    "spectral norm": (normalised, FORWARDS),
+    "orthogonalised": (orthogonal, FORWARDS),
+    "product of stacks": (low_rank, FORWARDS),
+    "sorted inside of blocks": (lambda s: jnp.sort(s, axis=2), FORWARDS),
+    "summed inside of blocks": (lambda s: jnp.cumsum(s, axis=1), FORWARDS),
+    "centred": (lambda s: s - s.mean((1, 2), keepdims=True), FORWARDS),
+}
+# How blocks are called one after the other, and their depths.
+CALLED = {
+    "flip and reverse": (lambda s, x: scan(x, jnp.flip(s, 0), reverse=True), FORWARDS),
+    "nested remat": (nested, FORWARDS),
+    "nested remat backwards": (lambda s, x: nested(s[::-1], x), BACKWARDS),
+    "fori_loop": (lambda s, x: loop(x, lambda i, x: block(x, s[i])), FORWARDS),
+    "fori_loop backwards": (lambda s, x: loop(x, lambda i, x: block(x, s[5 - i])), BACKWARDS),
+    "fori_loop by an order": (lambda s, x: loop(x, lambda i, x: block(x, s[ORDER[i]])), BY_ORDER),
     "fori_loop of unknown length": (
-        lambda s, x: lax.fori_loop(0, jnp.int32(x.sum()), lambda i, x: block(x, s[5 - i]), x),
+        lambda s, x: loop(x, lambda i, x: block(x, s[5 - i]), jnp.int32(x.sum())),
         BACKWARDS,
     ),
     "jitted fori_loop": (
-        lambda s, x: jax.jit(lambda s, n: lax.fori_loop(0, n, lambda i, x: block(x, s[5 - i]), x))(s, 6),
+        lambda s, x: jax.jit(lambda s, n: loop(x, lambda i, x: block(x, s[5 - i]), n))(s, 6),
         BACKWARDS,
     ),
     "dynamic_index_in_dim": (
-        lambda s, x: lax.fori_loop(0, 6, lambda i, x: block(x, lax.dynamic_index_in_dim(s, i, 0, False)), x),
+        lambda s, x: loop(x, lambda i, x: block(x, lax.dynamic_index_in_dim(s, i, 0, False))),
         FORWARDS,
     ),
-    "while": (lambda s, x: counted(x, lambda i, x: block(x, s[5 - i])), BACKWARDS),
-    "while it has not converged": (lambda s, x: until_converged(x, s), BACKWARDS),
-    "scan over indices": (
-        lambda s, x: lax.scan(lambda x, i: (block(x, s[i]), None), x, jnp.arange(6))[0],
-        FORWARDS,
-    ),
-    "scan over an order": (
-        lambda s, x: lax.scan(lambda x, i: (block(x, s[i]), None), x, ORDER)[0],
-        BY_ORDER,
-    ),
-    "index in the carry": (lambda s, x: with_index_in_carry(x, s), BACKWARDS),
     "checkpointed loop": (
-        lambda s, x: lax.fori_loop(0, 6, lambda i, x: jax.checkpoint(lambda x, i: block(x, s[i]))(x, i), x),
+        lambda s, x: loop(x, lambda i, x: jax.checkpoint(lambda x, i: block(x, s[i]))(x, i)),
         FORWARDS,
     ),
     "two blocks per iteration": (
-        lambda s, x: lax.fori_loop(0, 3, lambda i, x: block(block(x, s[2 * i + 1]), s[2 * i]), x),
+        lambda s, x: loop(x, lambda i, x: block(block(x, s[2 * i + 1]), s[2 * i]), 3),
         [1, 0, 3, 2, 5, 4],
     ),
-    "nested remat": (lambda s, x: nested(x, s), FORWARDS),
-    "nested remat backwards": (lambda s, x: nested(x, s[::-1]), BACKWARDS),
-    "columns of a table of blocks": (
-        lambda s, x: scan(x, s.reshape(2, 3, 4, 4).swapaxes(0, 1).reshape(6, 4, 4)),
-        [0, 2, 4, 1, 3, 5],
-    ),
-    "flat and back": (lambda s, x: scan(x, flat_and_back(s)), FORWARDS),
     "switch on the counter": (
-        lambda s, x: lax.fori_loop(
-            0,
-            6,
-            lambda i, x: lax.switch(5 - i, [lambda x, w=w: block(x, w) for w in s], x),
-            x,
-        ),
+        lambda s, x: loop(x, lambda i, x: lax.switch(5 - i, [lambda x, w=w: block(x, w) for w in s], x)),
         BACKWARDS,
     ),
-    "stop_gradient": (lambda s, x: scan(x, lax.stop_gradient(s)), FORWARDS),
-    "bits": (lambda s, x: scan(x, bits(s)), FORWARDS),
-    "written by index": (
-        lambda s, x: scan(x, jnp.zeros_like(s).at[5 - jnp.arange(6)].set(s)),
-        BACKWARDS,
-    ),
-    "written in a loop": (
-        lambda s, x: scan(x, lax.fori_loop(0, 6, lambda i, b: b.at[5 - i].set(s[i]), jnp.zeros_like(s))),
-        BACKWARDS,
-    ),
-    "repeated": (lambda s, x: scan(x, jnp.repeat(jnp.tile(s[::-1], (2, 1, 1)), 2, axis=0)), BACKWARDS),
-    "named": (lambda s, x: scan(x, checkpoint_name(s, "weights")[::-1]), BACKWARDS),
-    "constrained": (lambda s, x: scan(x, lax.with_sharding_constraint(s, SHARDED)[::-1]), BACKWARDS),
+    "while": (lambda s, x: counted(x, lambda i, x: block(x, s[5 - i])), BACKWARDS),
+    "while it has not converged": (until_converged, BACKWARDS),
+    "scan over indices": (lambda s, x: by_indices(s, x, jnp.arange(6)), FORWARDS),
+    "scan over an order": (lambda s, x: by_indices(s, x, ORDER), BY_ORDER),
+    "index in the carry": (with_index_in_carry, BACKWARDS),
     "gathered from devices": (
         jax.shard_map(
             lambda s, x: scan(x, lax.all_gather(s, "d", axis=1, tiled=True)[::-1]),
@@ -175,26 +175,24 @@ WAYS = {
     ),
     "indexed on devices": (
         jax.shard_map(
-            lambda s, x: lax.fori_loop(0, 6, lambda i, x: block(x, s[5 - i]), x),
+            lambda s, x: loop(x, lambda i, x: block(x, s[5 - i])),
             mesh=SHARDED.mesh,
             in_specs=P(),
             out_specs=P(),
         ),
         BACKWARDS,
     ),
-    "written into zeros": (lambda s, x: scan(x, written(s)), BACKWARDS),
-    "padded": (lambda s, x: scan(x, lax.pad(s, 0.0, [(2, 1, 1), (0, 0, 0), (0, 0, 0)])[::-1]), BACKWARDS),
-    "spectral norm": (lambda s, x: scan(x, normalised(s)), FORWARDS),
-    "orthogonalised": (lambda s, x: scan(x, orthogonal(s)), FORWARDS),
-    "product of stacks": (lambda s, x: scan(x, low_rank(s)), FORWARDS),
-    "sorted inside of blocks": (lambda s, x: scan(x, jnp.sort(s, axis=2)), FORWARDS),
-    "summed inside of blocks": (lambda s, x: scan(x, jnp.cumsum(s, axis=1)), FORWARDS),
-    "centred": (lambda s, x: scan(x, s - s.mean((1, 2), keepdims=True)), FORWARDS),
 }
 
 
-@pytest.mark.parametrize(("fn", "expected"), WAYS.values(), ids=WAYS)
-def test_blocks_are_numbered_in_the_order_of_their_use(fn, expected):
+@pytest.mark.parametrize(("rearrange", "expected"), REARRANGED.values(), ids=REARRANGED)
+def test_rearranged_blocks_are_numbered_in_the_order_of_their_use(rearrange, expected):
+    depths = layer_depths(lambda s, x: scan(x, rearrange(s)), STACK, X, rotate="stacked_layer")
+    np.testing.assert_array_equal(depths, expected)
+
+
+@pytest.mark.parametrize(("fn", "expected"), CALLED.values(), ids=CALLED)
+def test_blocks_are_numbered_in_the_order_of_their_calls(fn, expected):
     depths = layer_depths(fn, STACK, X, rotate="stacked_layer")
     np.testing.assert_array_equal(depths, expected)
 
@@ -249,7 +247,7 @@ def test_any_chain_of_moves_gives_the_order_that_numpy_has(seed):
         rest = s
         for move in moves:
             s = move(jnp, s)
-        # Blocks that the moves have dropped come last, together.
+        # Blocks that the moves dropped are used last, all at once.
         return jnp.einsum("bi,nij->bj", scan(x, s), rest)
 
     expected = [used.index(i) if i in used else len(used) for i in range(6)]
@@ -257,7 +255,7 @@ def test_any_chain_of_moves_gives_the_order_that_numpy_has(seed):
 
 
 def test_heads_and_blocks_are_followed_together():
-    """A rule with two enumerated axes, of which a normalisation sums one."""
+    """The rule enumerates two axes; a normalisation sums over one of them."""
     kernel = jnp.ones((3, 4, 2, 4))  # blocks, inputs, heads, entries of a head
     rotate = lambda path, leaf: (0, 2)
 
@@ -267,7 +265,7 @@ def test_heads_and_blocks_are_followed_together():
             x = x @ block[:, 0] @ block[:, 1]
         return x
 
-    # The norm of a block comes from both of its heads: its first use counts for both.
+    # The norm of a block depends on both of its heads, so that both count at its first use.
     with pytest.raises(ValueError, match=r"'\.'.*'reduce_sum'"):
         layer_depths(fn, kernel, X, rotate=rotate)
     whole = lambda kernel, x: scan(x, (kernel / kernel.sum((1, 2), keepdims=True)).sum(2)[::-1])

@@ -1,4 +1,4 @@
-"""A wrong sign is found in one step, whatever optimizer, and a right one is never refused."""
+"""Tests that `check_descent` finds a wrong sign for any optimizer, and never refuses a right one."""
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,12 @@ from layca_optax import check_descent, describe, layca, skip_nonfinite
 
 
 @every_optimizer
-def test_right_ones_pass(name):
+def test_optimizers_with_the_right_sign_pass(name):
     check_descent(OPTIMIZERS[name](schedule), PARAMS, GRADIENTS[0])
 
 
 @every_optimizer
-def test_turned_ones_are_refused(name):
+def test_optimizers_with_the_wrong_sign_are_refused(name):
     with pytest.raises(ValueError, match="climb the loss at 'bias', 'kernel', 'stack'"):
         check_descent(optax.chain(OPTIMIZERS[name](schedule), optax.scale(-1.0)), PARAMS, GRADIENTS[0])
 
@@ -55,7 +55,7 @@ def test_layca_behind_a_direction_needs_flip_sign_true(scale):
     check_descent(optax.chain(direction, layca()), PARAMS, gradients)
 
 
-def test_a_sign_that_others_forgets_is_found_where_it_is():
+def test_a_wrong_sign_of_others_is_found_by_leaf():
     check_descent(layca(others=optax.scale_by_learning_rate(0.1)), PARAMS, GRADIENTS[0])
     with pytest.raises(ValueError, match=r"climb the loss at 'bias'\. .*scale_by_learning_rate"):
         check_descent(layca(others=optax.scale(0.1)), PARAMS, GRADIENTS[0])
@@ -66,13 +66,13 @@ def warming_up(optimizer):
 
 
 @pytest.mark.parametrize("wrap", [warming_up, lambda o: optax.MultiSteps(o, 4), skip_nonfinite])
-def test_updates_of_zero_are_waited_for(wrap):
+def test_it_waits_for_the_first_update_that_is_not_zero(wrap):
     check_descent(wrap(layca()), PARAMS, GRADIENTS[0])
     with pytest.raises(ValueError, match="climb"):
         check_descent(wrap(layca(flip_sign=False)), PARAMS, GRADIENTS[0])
 
 
-def test_what_stands_still_is_no_mistake_unless_everything_does():
+def test_leaves_may_stand_still_unless_all_do():
     check_descent(layca(others=optax.set_to_zero()), PARAMS, GRADIENTS[0])
     tree = {**PARAMS, "steps": jnp.array(3), "zero": jnp.zeros((2, 2)), "none": None, "t": 1.0}
     gradient = {**GRADIENTS[0], "steps": jnp.array(0), "zero": jnp.ones((2, 2)), "none": None, "t": 2.0}
@@ -140,7 +140,7 @@ def test_describe_says_it_too(shapes_only):
     said = describe(params, optimizer=optax.chain(optax.adamw(1e-3), layca())).splitlines()
     assert said[:-1] == describe(params).splitlines()
     assert said[-1].startswith("! the updates climb the loss at 'bias', 'kernel', 'stack'. After")
-    # What keeps it from a step is said, too.
+    # An error in the first step is shown, too.
     said = describe(params, optimizer=layca({"kernal": 0.1})).splitlines()
     assert said[-1].startswith("! learning_rate has a rate at 'kernal'")
 

@@ -1,4 +1,4 @@
-"""One row a leaf; what is probably a mistake is said below, with the near misses."""
+"""Tests the rows of `describe`, one per leaf, and the probable mistakes that it lists below them."""
 
 import re
 
@@ -21,7 +21,7 @@ def warnings(params, **kwargs):
     return [line.removeprefix("! ") for line in describe(params, **kwargs).splitlines() if line[0] == "!"]
 
 
-def test_one_row_a_leaf():
+def test_one_row_per_leaf():
     text = describe(PARAMS, rotate="neuron", learning_rate={"block": 0.1, "head": 0.2, "steps": 1.0})
     assert text.splitlines() == [
         "path          shape      vectors  rule                     rate",
@@ -85,7 +85,7 @@ def test_only_zero_vectors_are_counted_as_starting_at_zero():
         (lambda path, leaf: (), {"ids": jnp.ones((2, 2), int)}, "there are no floating leaves"),
     ],
 )
-def test_a_rule_that_rotates_nothing_is_said_with_the_reason(rotate, params, expected):
+def test_a_rule_that_rotates_nothing_is_shown_with_the_reason(rotate, params, expected):
     assert warnings(params, rotate=rotate) == [f"NOTHING ROTATES: {expected}"]
 
 
@@ -114,7 +114,7 @@ def test_nothing_is_said_about_a_rule_and_rates_that_fit():
         ),
     ],
 )
-def test_what_layca_refuses_in_rates_is_said_with_the_near_misses(rates, expected, shown):
+def test_rates_that_layca_refuses_are_shown_with_similar_names(rates, expected, shown):
     params = {"kernel": jnp.eye(2), "bias": jnp.ones(2)}
     assert warnings(params, learning_rate=rates) == [expected]
     rows = describe(params, learning_rate=rates).splitlines()[1:3]

@@ -1,4 +1,4 @@
-"""Where a leaf is no longer a leaf: inside of `optax.flatten`, and of `shard_map` over its pieces."""
+"""Tests Layca inside `optax.flatten` and `shard_map`, where arrays are not the leaves of the parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ PARAMS = {"bias": jnp.ones(3), "kernel": jnp.arange(1.0, 13.0).reshape(4, 3)}
 @pytest.mark.parametrize("rotate", ["layer", "stacked_layer", "neuron"])
 @pytest.mark.parametrize("jitted", [False, True])
 @pytest.mark.parametrize("make", [layca, track_rotation])
-def test_inside_of_flatten_nothing_would_turn_and_that_is_an_error(make, jitted, rotate):
+def test_inside_flatten_nothing_would_turn_which_is_an_error(make, jitted, rotate):
     for optimizer in (
         optax.flatten(make(rotate=rotate)),
         optax.flatten(optax.chain(optax.scale_by_adam(), make(rotate=rotate))),
@@ -46,7 +46,7 @@ def test_parameters_with_one_axis_of_their_own_take_the_plain_step(params):
 
 
 def inside_shard_map(spec):
-    """What `describe` says of a leaf inside of `shard_map`, and the update there."""
+    """Returns what `describe` says of a leaf inside `shard_map`, the leaf, its gradient and its update."""
     mesh, said = jax.make_mesh((2,), ("x",)), []
 
     @jax.jit
@@ -61,7 +61,7 @@ def inside_shard_map(spec):
     return said[0].splitlines()[-1], w, g, jax.device_get(update)
 
 
-def test_pieces_in_shard_map_turn_on_their_own_and_describe_says_so():
+def test_in_shard_map_each_piece_turns_separately_and_describe_says_so():
     said, w, g, update = inside_shard_map(P("x"))
     for half in (slice(0, 4), slice(4, 8)):
         assert oracle.angle(w[half], w[half] + update[half]) == pytest.approx(np.arctan(0.1), rel=1e-5)
@@ -75,7 +75,7 @@ def test_pieces_in_shard_map_turn_on_their_own_and_describe_says_so():
     np.testing.assert_allclose(w + jax.device_get(update), expected, atol=1e-5)
 
 
-def test_whole_leaves_in_shard_map_are_nothing_to_speak_of():
+def test_in_shard_map_describe_does_not_mention_whole_leaves():
     said, w, g, update = inside_shard_map(P())
     assert "!" not in said
     np.testing.assert_allclose(w + update, oracle.layca_step(w, -np.asarray(g), w, 0.1), atol=1e-5)

@@ -1,4 +1,4 @@
-"""Steps nearly parallel to the weights, samples that say nothing, transformations that look into a step."""
+"""Tests steps nearly parallel to the weights, misleading samples, and gradients through steps."""
 
 from functools import partial
 
@@ -15,12 +15,12 @@ from steps import one_step, random_pair
 
 from layca_optax import layca, track_rotation
 
-# Larger than what is sampled whole.
+# Leaves of this size are sampled, smaller ones are read whole.
 SHAPE = (512, 96)
 
 
 def across(w, s):
-    """The part of a step across the weights."""
+    """Returns the part of a step that is orthogonal to the weights."""
     return s - np.sum(s * w) / np.sum(w * w) * w
 
 
@@ -32,7 +32,7 @@ def angle_and_norm(w, update):
 @pytest.mark.parametrize("ratio", [1e-1, 1e-2, 1e-3, 1e-4])
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_large_layers_turn_by_the_rate_however_parallel_the_step_is(ratio, scale, sign):
+def test_large_layers_turn_by_the_rate_even_if_the_step_is_nearly_parallel(ratio, scale, sign):
     w, t = (np.asarray(x, np.float64) for x in random_pair(SHAPE))
     t = across(w, t)
     g = scale * (sign * w + ratio * oracle.norm(w) / oracle.norm(t) * t)
@@ -46,7 +46,7 @@ def test_large_layers_turn_by_the_rate_however_parallel_the_step_is(ratio, scale
 
 
 def unlike_samples():
-    """Weights whose rows 0, 16, 32, …, some of which are sampled, are unlike the others."""
+    """Yields weights and steps whose rows 0, 16, 32, … differ from the others. Some of these are sampled."""
     w, s = (np.asarray(x, np.float64) for x in random_pair(SHAPE))
     sampled = np.arange(SHAPE[0])[:, None] % 16 == 0
     for share in (0.0, 1e-3, 0.3, 1e3):
@@ -62,7 +62,7 @@ def unlike_samples():
 )
 @pytest.mark.parametrize("rate", [1e-4, 0.1, 3.0])
 @pytest.mark.parametrize(("w", "s"), [pytest.param(w, s, id=name) for name, w, s in unlike_samples()])
-def test_what_a_sample_says_does_not_matter(w, s, rate, scale):
+def test_the_result_does_not_depend_on_the_sample(w, s, rate, scale):
     angle, norm = angle_and_norm(np.float32(w), one_step(jnp.float32(w), jnp.float32(scale * s), rate))
     assert angle == pytest.approx(np.arctan(rate), rel=1e-4)
     assert norm == pytest.approx(1, rel=1e-6)
@@ -77,7 +77,7 @@ def test_steps_nearly_parallel_to_weights_with_a_sample_of_zeros_keep_the_norm(r
     g = w + ratio * oracle.norm(w) / oracle.norm(t) * t
     angle, norm = angle_and_norm(np.float32(w), one_step(jnp.float32(w), jnp.float32(g), rate))
     assert norm == pytest.approx(1, rel=1e-3)
-    # Below a hundredth the step may have no direction.
+    # Below a ratio of 0.01, the step may count as one without a direction.
     assert (ratio < 1e-2 and angle == 0) or angle == pytest.approx(np.arctan(rate), rel=1e-3)
 
 
@@ -111,7 +111,7 @@ def test_weight_decay_alone_turns_nothing(dtype, momentum, shape):
 
 
 def still(rotate, shape):
-    """A step of zeros, or in which every other vector is one, and one parallel to the weights."""
+    """Returns weights, a step of zeros (by neuron, in every other vector), and one parallel to them."""
     w, g = random_pair(shape)
     if rotate == "neuron":
         g = jnp.where(jnp.arange(shape[-1]) % 2 == 0, 0, g)
@@ -139,7 +139,7 @@ def one_step_of(w, g, rate, rotate):
 @pytest.mark.slow
 @pytest.mark.parametrize("rotate", ["layer", "neuron"])
 @pytest.mark.parametrize("kind", ["zero", "parallel"])
-def test_no_nan_of_its_own(rotate, kind):
+def test_no_nan_arises_on_the_way(rotate, kind):
     w, steps = still(rotate, (6, 4))
     optimizer = layca(0.1, rotate=rotate)
     state = optimizer.init(w)
@@ -182,7 +182,7 @@ def test_shard_map_where_only_some_arrays_vary(varying, shape):
         np.testing.assert_allclose(updates[i], expected, rtol=0, atol=3e-7 * oracle.norm(expected))
 
 
-def test_vmap_of_large_leaves_is_each_of_them():
+def test_vmap_of_large_leaves_gives_the_same_as_each_alone():
     ws, gs = (jnp.stack([random_pair(SHAPE, seed)[i] for seed in range(3)]) for i in range(2))
     together = jax.jit(jax.vmap(partial(one_step_of, rate=0.1, rotate="layer")))(ws, gs)
     for i in range(3):

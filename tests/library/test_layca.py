@@ -1,4 +1,4 @@
-"""Algorithm 1 against a float64 oracle; the state; leaves that do not rotate; errors."""
+"""Tests Algorithm 1 against a float64 oracle, the state, leaves that do not rotate, and errors."""
 
 import chex
 import hypothesis
@@ -17,7 +17,7 @@ from layca_optax import layca
 
 @jax.jit
 def turned(w, g, rate):
-    """One step; the rate is traced, so that one program serves a shape."""
+    """Returns the update of one step. The rate is traced, so that JAX compiles once per shape."""
     optimizer = layca(rate)
     return optimizer.update(g, optimizer.init(w), w)[0]
 
@@ -41,7 +41,7 @@ def test_follows_algorithm_1(shape, dtype, rate, log_w, log_s, seed):
     update = turned(w, g, rate)
     expected = oracle.layca_step(w, -np.asarray(g, np.float64), w, rate) - np.asarray(w, np.float64)
     assert update.dtype == dtype
-    # An update's entries are rounded to its dtype; float16 has besides a smallest number.
+    # Updates are rounded to their dtype, and float16 has a smallest number.
     atol = 2e-5 * oracle.norm(w) if dtype == jnp.float32 else 2 * float(jnp.finfo(dtype).eps) * oracle.norm(w)
     np.testing.assert_allclose(np.asarray(update, np.float64), expected, rtol=0, atol=atol)
 
@@ -126,7 +126,7 @@ def test_integers_get_a_zero_update():
     np.testing.assert_array_equal(optax.apply_updates(params, updates)["steps"], params["steps"])
 
 
-def test_others_sees_its_part_of_the_same_updates_and_its_output_is_added_as_it_is():
+def test_others_gets_the_updates_of_its_leaves_and_its_output_is_added_unchanged():
     params = {"bias": jnp.array([1.0, 2.0]), "kernel": jnp.eye(2), "n": jnp.array(1)}
     g = {"bias": jnp.array([3.0, 4.0]), "kernel": jnp.ones((2, 2)), "n": jnp.array(0)}
     updates = one_step(params, g, others=optax.set_to_zero())
@@ -147,7 +147,7 @@ def test_others_sees_its_part_of_the_same_updates_and_its_output_is_added_as_it_
     np.testing.assert_array_equal(seen[0][0]["bias"], g["bias"])
 
 
-def test_a_finished_optimizer_with_flip_sign_false_equals_the_direction_with_it():
+def test_a_finished_optimizer_with_flip_sign_false_equals_its_direction_with_true():
     w, g = random_pair((5, 6))
     finished = optax.chain(optax.adam(1.0), layca(0.1, flip_sign=False))
     direction = optax.chain(optax.scale_by_adam(), layca(0.1))
@@ -208,11 +208,7 @@ def errors():
     yield "no params", lambda: layca().update(eye, layca().init(eye)), "update\\(updates, state, params\\)"
     yield "other leaves", lambda: layca().update(eye, layca().init(two), two), "same leaves"
     yield "other shape", lambda: one_step(two, {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(2)}), "'kernel'"
-    yield (
-        "other state",
-        lambda: layca().update(two, layca().init({}), two),
-        "'kernel' rotates, but is not",
-    )
+    yield ("other state", lambda: layca().update(two, layca().init({}), two), "'kernel' rotates, but is not")
     yield "rate without leaf", lambda: layca({"kernal": 0.1, "bias": 0.1}).init(two), "'kernal'.*'kernel'"
     yield "leaf without rate", lambda: layca({"kernel": 0.1}).init(two), "covers the parameter 'bias'"
     yield "rate of a deeper tree", lambda: layca({"kernel": {"a": 0.1}, "bias": 0.1}).init(two), "'kernel'"

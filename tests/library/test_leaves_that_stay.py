@@ -1,4 +1,4 @@
-"""Leaves that no named rule turns, whatever axes they have; and what is refused because it cannot turn."""
+"""Tests leaves that no named rule rotates, whatever axes they have, and leaves that are refused."""
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ NAMED_RULES = ("layer", "stacked_layer", "neuron")
 
 
 def rows(params, **kwargs):
-    """From path to rule, as `describe` shows them."""
+    """Returns the rule that `describe` shows for each path."""
     lines = describe(params, **kwargs).splitlines()
     start = lines[0].index("rule")
     return {line.split()[0]: line[start:] for line in lines[1 : 1 + len(jax.tree.leaves(params))]}
@@ -102,7 +102,7 @@ def test_functions_that_ask_for_vectors_of_one_entry_are_refused_by_path(transfo
 
 @pytest.mark.parametrize("rotate", [*NAMED_RULES, lambda path, leaf: (), lambda path, leaf: (0,)])
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 3, 3)])
-def test_a_leaf_without_entries_is_no_zero_vector(rotate, shape):
+def test_a_leaf_without_entries_is_not_taken_for_a_zero_vector(rotate, shape):
     params = {"none": jnp.ones(shape), "some": jnp.ones((2, 3, 4))}
     for transform in (layca(rotate=rotate), track_rotation(rotate=rotate)):
         state = transform.init(params)
@@ -131,7 +131,7 @@ def test_shapes_without_values_are_refused_by_path(transform):
     jax.eval_shape(transform().init, shapes)
 
 
-def test_which_rows_of_a_table_are_zero_is_said_and_what_helps():
+def test_the_error_names_the_zero_rows_of_a_table_and_what_helps():
     table = jnp.ones((10, 4)).at[jnp.array([0, 7])].set(0)
     message = (
         r"2 of the 10 vectors of 'embedding' \(those at 0, 7\)\..* mask .* or rotate the leaf as one vector"

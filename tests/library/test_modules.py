@@ -1,4 +1,4 @@
-"""The same network in every kind of module: the same steps as in a dictionary of arrays."""
+"""Tests that a network trains alike in every kind of module and in a dictionary of arrays."""
 
 import dataclasses
 import functools
@@ -43,7 +43,7 @@ def network(arrays):
 
 @functools.cache
 def trained():
-    """The arrays after all steps."""
+    """Returns the arrays after all steps."""
     arrays, optimizer = ARRAYS, make_optimizer()
     state = optimizer.init(arrays)
     for _ in range(STEPS):
@@ -91,7 +91,7 @@ TREES = {
 def test_any_tree(kind):
     make = TREES[kind]
     params, optimizer = make(**ARRAYS), make_optimizer()
-    # Which leaf of the tree is which array.
+    # The name of each leaf's array.
     order = jax.tree.leaves(make(*ARRAYS))
 
     def loss(params):
@@ -107,7 +107,7 @@ def test_any_tree(kind):
 
 class NNX(nnx.Module):
     def __init__(self, annotate):
-        # A copy lies on the mesh, if there is one.
+        # The copy is placed on the mesh, if there is one.
         init = lambda name, axes: annotate(lambda *args: jnp.copy(ARRAYS[name]), axes)
         rngs = nnx.Rngs(0)
         self.first = nnx.Linear(
@@ -149,7 +149,7 @@ def test_nnx_optimizer_on_an_annotated_module(axis_type):
         optimizer = check_nnx(model)
     assert model.first.kernel[...].sharding.spec == PartitionSpec(None, "model")
     assert model.first.bias[...].sharding.spec == PartitionSpec("model")
-    # Norms are no parameters: no annotation may reach them.
+    # Annotations are for parameters. Norms must not get them.
     specs = nnx.get_partition_spec(nnx.state(optimizer))["opt_state"]
     assert specs[0]["mu"]["first"]["kernel"].get_value() == PartitionSpec(None, "model")
     assert [spec.get_value() for spec in specs[1]["initial_norm"].values()] == [PartitionSpec()] * 2

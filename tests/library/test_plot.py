@@ -1,4 +1,4 @@
-"""Rotation as flat numbers for loggers, and drawn from reports."""
+"""Tests `rotation_scalars` and `plot_rotation`."""
 
 import json
 import sys
@@ -60,7 +60,7 @@ def lines(axes):
     return {line.get_label(): line.get_xydata() for line in axes.get_lines()}
 
 
-def test_two_rows_one_line_per_vector_as_reported():
+def test_two_axes_show_one_line_per_vector_with_the_reported_values():
     _, history = trained()
     upper, lower = plot_rotation(history, xlabel="epoch").axes
     for axes, measure in ((upper, "last_step"), (lower, "from_init")):
@@ -71,7 +71,7 @@ def test_two_rows_one_line_per_vector_as_reported():
         assert list(lines(axes)) == list(expected)
         for name, values in expected.items():
             np.testing.assert_allclose(lines(axes)[name], np.column_stack([list(history), values]))
-        # Fitted: the largest value is near the top.
+        # The axes fit: the largest value is near the top.
         assert axes.get_ylim()[0] == 0
         assert 0.8 < np.max([*expected.values()]) / axes.get_ylim()[1] <= 1
     assert lower.get_xlabel() == "epoch"
@@ -114,10 +114,7 @@ def test_many_layers_have_a_scale_instead_of_names():
     measured = {"from_init": 0.5, "last_step": 0.1, "norm": 1.0}
     figure = plot_rotation({1: {f"layers/{i}": measured for i in range(13)}})
     assert figure.legends == []
-    assert [label.get_text() for label in figure.axes[-1].get_yticklabels()] == [
-        "layers/0",
-        "layers/12",
-    ]
+    assert [label.get_text() for label in figure.axes[-1].get_yticklabels()] == ["layers/0", "layers/12"]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +126,7 @@ def test_many_layers_have_a_scale_instead_of_names():
         ({3: 0.1}, "what it has at 3 is no report"),
     ],
 )
-def test_what_is_no_history_is_refused(history, message):
+def test_an_argument_that_is_no_history_is_refused(history, message):
     with pytest.raises(ValueError, match=rf"history\[step\] = rotation_report\(state\); {message}"):
         plot_rotation(history)
 

@@ -1,4 +1,4 @@
-"""Python numbers among the parameters are scalars like any other."""
+"""Tests that Python numbers among the parameters count as scalars."""
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +26,7 @@ ARRAYS = jax.tree.map(jnp.asarray, PARAMS)
 @pytest.mark.parametrize("jitted", [False, True])
 @pytest.mark.parametrize(
     ("others", "t", "z"),
-    [
-        (None, -0.4, -0.3j),
-        (optax.set_to_zero(), 0.0, 0.0),
-        (optax.sgd(0.5), -2.0, -1.5j),
-    ],
+    [(None, -0.4, -0.3j), (optax.set_to_zero(), 0.0, 0.0), (optax.sgd(0.5), -2.0, -1.5j)],
 )
 def test_they_take_the_step_of_leaves_that_do_not_rotate(others, t, z, jitted):
     optimizer = layca(0.1, others=others)

@@ -1,4 +1,4 @@
-"""Rates that are integers, and schedules that are trees, are what optax takes them for."""
+"""Tests rates that are integers, and schedules that are pytrees, as optax takes them."""
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ from layca_optax import alpha_learning_rates, describe, layca
 
 
 class Decaying(eqx.Module):
-    """A schedule whose arrays are its leaves."""
+    """Is a schedule whose arrays are its leaves."""
 
     start: float
     power: float

@@ -1,4 +1,4 @@
-"""Learning rates: numbers, traced scalars, schedules, and prefixes of the parameters matched by path."""
+"""Tests learning rates: numbers, traced scalars, schedules, and prefixes that are matched by path."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ GRADIENTS = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.s
 
 
 def angles(learning_rate, steps=1):
-    """The angles of the last step, by kernel."""
+    """Returns the angle by which each kernel turns in the last step."""
     optimizer = layca(learning_rate)
     params, state = PARAMS, optimizer.init(PARAMS)
     for _ in range(steps):

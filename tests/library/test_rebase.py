@@ -1,4 +1,4 @@
-"""Weights that are loaded after `init`: with `rebase` they keep their own norms, and the state all else."""
+"""Tests that after `rebase` loaded weights keep their norms, and the rest of the state is unchanged."""
 
 import functools
 
@@ -72,7 +72,7 @@ def test_loaded_weights_keep_their_norm_and_turn_by_the_rate(name, jitted):
         new = loaded + updates[layer]["kernel"]
         assert oracle.norm(new) == pytest.approx(oracle.norm(loaded), rel=1e-6)
         assert oracle.angle(new, loaded) == pytest.approx(np.arctan(RATE), rel=1e-5)
-        # What happens without.
+        # Without `rebase`.
         drawn_back = loaded + old[layer]["kernel"]
         assert oracle.norm(drawn_back) == pytest.approx(oracle.norm(PARAMS[layer]["kernel"]), rel=1e-5)
         expected = {
@@ -84,7 +84,7 @@ def test_loaded_weights_keep_their_norm_and_turn_by_the_rate(name, jitted):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_all_else_is_kept(name):
+def test_the_rest_of_the_state_is_kept(name):
     state = trained(OPTIMIZERS[name])
     rebased = rebase(state, LOADED)
     before, after = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (state, rebased))
@@ -201,11 +201,7 @@ def errors():
         "dictionaries where it had a LaycaState.*eval_shape",
     )
     yield "zero weights", lambda: rebase(state, zero), "turn from: 'first/kernel'"
-    yield (
-        "a renamed layer",
-        lambda: rebase(state, renamed),
-        "'first/kernel' rotates in this state of layca",
-    )
+    yield ("a renamed layer", lambda: rebase(state, renamed), "'first/kernel' rotates in this state of layca")
     by_neuron = on_adam(rotate="neuron").init(PARAMS)
     yield "another rule", lambda: rebase(by_neuron, LOADED), r"shape \(6,\) .* and \(\) with rotate='layer'"
     yield "unknown rule", lambda: rebase(state, LOADED, rotate="layers"), "did you mean 'layer'"

@@ -1,4 +1,4 @@
-"""Which leaves rotate, as how many vectors, and the variants of the step, against the oracle."""
+"""Tests rules and the variants of the step against the oracle."""
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,13 @@ from layca_optax import layca, rotation_report, track_rotation
 
 
 def moved(w, s, rate, **kwargs):
-    """The weights after one step in the direction `s`."""
+    """Returns the weights after one step in the direction `s`."""
     update = one_step(w, s, rate, flip_sign=False, **kwargs)
     return jax.tree.map(lambda w, u: np.asarray(w, np.float64) + np.asarray(u, np.float64), w, update)
 
 
 def by_vector(axes, w, s, rate, **kwargs):
-    """The oracle for a leaf of several vectors, each with its own rate."""
+    """Returns the weights by the oracle, for a leaf of several vectors with a rate each."""
     w, s = (np.asarray(x, np.float64) for x in (w, s))
     rates = np.broadcast_to(rate, [w.shape[axis] for axis in axes])
     new = np.empty_like(w)
@@ -64,7 +64,7 @@ def test_all_variants_for_all_axes_with_a_rate_for_every_vector(tangent, retract
 def test_a_stack_of_layers_is_the_layers_apart():
     names = "abc"
     apart = {name: random_pair((4, 5), seed, jnp.float32) for seed, name in enumerate(names)}
-    # Sizes that have nothing to do with each other, and one layer without a direction.
+    # Layers of very different sizes; in the second step, one has no direction.
     w = {name: apart[name][0] * 10.0**exponent for name, exponent in zip(names, (-12, 0, 12), strict=True)}
     g = {name: apart[name][1] * 10.0**exponent for name, exponent in zip(names, (3, -9, 0), strict=True)}
     stack = lambda tree: {"kernel": jnp.stack([tree[name] for name in names])}

@@ -17,13 +17,13 @@ def test_cosine_distance_of_any_angle_and_size(theta, scale):
     assert float(got) == pytest.approx(1 - np.cos(theta), rel=1e-3)
 
 
-def test_one_value_a_rotating_leaf_by_path():
+def test_one_value_per_rotating_leaf_by_path():
     params = {"layers": [{"kernel": jnp.eye(2), "bias": jnp.ones(2)}], "n": jnp.array([[1]])}
     assert layer_rotation(params, params).keys() == {"layers/0/kernel"}
     assert float(layer_rotation(params, params)["layers/0/kernel"]) == 0
 
 
-def test_several_vectors_a_leaf():
+def test_one_value_per_vector_of_a_leaf():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 5, 3))
     expected = [oracle.cosine_distance(a[:, i], b[:, i]) for i in range(3)]

@@ -1,4 +1,4 @@
-"""A layer whose gradient is not finite skips the step, and nothing else changes."""
+"""Tests that a layer whose gradient is not finite skips the step, and that others are not affected."""
 
 from itertools import pairwise
 
@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from steps import train
 
 from layca_optax import layca, skip_nonfinite
 
@@ -57,17 +58,8 @@ OPTIMIZERS = {
 }
 
 
-def train(step, state, gradients, params=PARAMS):
-    history = [(params, state)]
-    for g in gradients:
-        updates, state = step(g, state, params)
-        params = optax.apply_updates(params, updates)
-        history.append((params, state))
-    return history
-
-
 def left_out(optimizer, gradients):
-    """The plain optimizer; after each step all that bears a bad layer's name is put back."""
+    """Trains without `skip_nonfinite`, and restores every leaf with a bad layer's name after each step."""
     step, params, state = jax.jit(optimizer.update), PARAMS, optimizer.init(PARAMS)
     for number, g in enumerate(gradients):
         is_bad = lambda path, number=number: any(
@@ -89,11 +81,11 @@ QUICK = ("sgd", "adam", "one second moment per layer", "partition")
 @pytest.mark.parametrize(
     "inner", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in OPTIMIZERS]
 )
-def test_a_bad_layer_leaves_the_step_out_and_the_others_do_not_notice(inner):
+def test_a_bad_layer_skips_the_step_and_others_are_not_affected(inner):
     optimizer = OPTIMIZERS[inner]
     wrapped = skip_nonfinite(optimizer)
-    step, start = jax.jit(wrapped.update), wrapped.init(PARAMS)
-    history, clean = train(step, start, SPOILED), train(step, start, CLEAN)
+    step = jax.jit(wrapped.update)
+    history, clean = (train(wrapped, gradients, PARAMS, step) for gradients in (SPOILED, CLEAN))
     for name, bad in BAD.items():
         for number, ((before, _), (after, _)) in enumerate(pairwise(history)):
             assert np.array_equal(before[name], after[name]) == (number in bad)
@@ -159,8 +151,7 @@ def test_counts_advance_while_the_moments_of_any_tree_are_kept(params, gradients
 def test_counts_are_read_by_path_wherever_the_wrapper_sits():
     wrapped = skip_nonfinite(before_layca(optax.scale_by_adam()))
     optimizer = optax.partition(
-        {"skip": wrapped, "also": wrapped},
-        {"stem": "skip", "block": "skip", "bias": "also"},
+        {"skip": wrapped, "also": wrapped}, {"stem": "skip", "block": "skip", "bias": "also"}
     )
     _, state = jax.jit(optimizer.update)(SPOILED[2], optimizer.init(PARAMS), PARAMS)
     found = [counts for _, counts in optax.tree.get_all_with_path(state, "skipped_steps")]
@@ -224,10 +215,10 @@ def test_extra_arguments_reach_the_inner_transformation():
 
 
 def test_the_same_under_scan_vmap_pmap_and_donation():
-    # Without Layca: it compiles for longer, and has its own tests.
+    # Without Layca, which takes longer to compile and has its own tests.
     optimizer = skip_nonfinite(optax.adam(0.1))
     state = optimizer.init(PARAMS)
-    expected, expected_state = train(jax.jit(optimizer.update), state, SPOILED)[-1]
+    expected, expected_state = train(optimizer, SPOILED, PARAMS)[-1]
 
     def body(carry, g):
         updates, new_state = optimizer.update(g, carry[1], carry[0])

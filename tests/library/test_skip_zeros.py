@@ -1,4 +1,4 @@
-"""Layers whose gradient is zero skip the step if asked; the rest of the state never says otherwise."""
+"""Tests that layers whose gradient is zero skip the step with `zeros=True`, in any inner state."""
 
 from collections import OrderedDict
 from itertools import pairwise
@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import oracle
 import pytest
+from steps import train
 
 from layca_optax import layca, rotation_report, skip_nonfinite, track_rotation
 
@@ -23,19 +24,8 @@ def random_gradients(key):
 
 
 def unused(gradients, value=0.0):
-    """No token reaches the expert."""
+    """Returns gradients of a batch in which no token reaches the expert."""
     return {**gradients, "expert": jnp.full((4, 6), value)}
-
-
-def train(optimizer, gradients, params=PARAMS):
-    """Parameters and state after each step, the first ones included."""
-    history = [(params, optimizer.init(params))]
-    step = jax.jit(optimizer.update)
-    for g in gradients:
-        params, state = history[-1]
-        updates, state = step(g, state, params)
-        history.append((optax.apply_updates(params, updates), state))
-    return history
 
 
 GRADIENTS = [random_gradients(key) if i < 20 else unused(random_gradients(key)) for i, key in enumerate(KEYS)]
@@ -47,16 +37,16 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_a_layer_without_a_gradient_stands_still_and_the_others_do_not_notice(make):
-    turning = train(make(), GRADIENTS)
-    resting = train(skip_nonfinite(make(), zeros=True), GRADIENTS)
+def test_a_layer_without_a_gradient_stands_still_and_others_are_not_affected(make):
+    turning = train(make(), GRADIENTS, PARAMS)
+    resting = train(skip_nonfinite(make(), zeros=True), GRADIENTS, PARAMS)
     for (params, state), (before, at_twenty) in ((after, resting[20]) for after in resting[21:]):
         np.testing.assert_array_equal(params["expert"], before["expert"])
         moments = jax.tree.leaves_with_path((state.inner_state, at_twenty.inner_state))
         kept = [leaf for path, leaf in moments if getattr(path[-1], "key", None) == "expert"]
         for now, then in zip(kept[: len(kept) // 2], kept[len(kept) // 2 :], strict=True):
             np.testing.assert_array_equal(now, then)
-    # Without `zeros`, old gradients go on turning it.
+    # Without `zeros`, the moments of old gradients keep turning it.
     assert oracle.angle(turning[20][0]["expert"], turning[-1][0]["expert"]) > 1e-3
     for name in ("trunk", "bias"):
         np.testing.assert_allclose(resting[-1][0][name], turning[-1][0][name], rtol=1e-5, atol=1e-6)
@@ -71,7 +61,7 @@ def test_zeros_and_nan_are_counted_apart():
     first = random_gradients(KEYS[0])
     one_entry = {**first, "expert": jnp.zeros((4, 6)).at[1, 2].set(1e-30)}
     gradients = [first, unused(first), unused(first, jnp.nan), one_entry, unused(first, -0.0)]
-    history = train(optimizer, gradients)
+    history = train(optimizer, gradients, PARAMS)
     moved = [not np.array_equal(a["expert"], b["expert"]) for (a, _), (b, _) in pairwise(history)]
     assert moved == [True, False, False, True, False]
     assert int(history[-1][1].zero_steps["expert"]) == 2
@@ -79,7 +69,7 @@ def test_zeros_and_nan_are_counted_apart():
 
 
 def test_without_zeros_they_are_steps_and_no_count_is_kept():
-    state = train(skip_nonfinite(optax.adam(0.1)), [unused(random_gradients(KEYS[0]))])[-1][1]
+    _, state = train(skip_nonfinite(optax.adam(0.1)), [unused(random_gradients(KEYS[0]))], PARAMS)[-1]
     assert state.zero_steps is None
     assert int(state.skipped_steps["expert"]) == 0
     assert int(state.inner_state[0].count) == 1
@@ -119,9 +109,9 @@ TRACKED = {
 @pytest.mark.parametrize("value", [0.0, jnp.nan])
 def test_the_tracker_reports_the_steps_that_were_taken(make, value):
     first, second = random_gradients(KEYS[0]), random_gradients(KEYS[1])
-    # Skipped at once; after a step, twice; and trained on afterwards.
+    # It skips the first step, then two after a step, and then trains.
     gradients = [unused(first, value), first, unused(second, value), unused(first, value), second]
-    history = train(skip_nonfinite(make(), **({"zeros": True} if value == 0 else {})), gradients)
+    history = train(skip_nonfinite(make(), zeros=value == 0), gradients, PARAMS)
     start = history[0][0]
     for (before, _), (after, state) in pairwise(history):
         for name, report in rotation_report(state).items():
@@ -148,10 +138,7 @@ def test_strict_promotion_of_dtypes(dtype, arguments):
 
 @pytest.mark.parametrize(
     "params",
-    [
-        {"a/b": jnp.ones(2), "a": {"b": jnp.ones(2)}},
-        OrderedDict([(1, jnp.ones(2)), ("1", jnp.ones(2))]),
-    ],
+    [{"a/b": jnp.ones(2), "a": {"b": jnp.ones(2)}}, OrderedDict([(1, jnp.ones(2)), ("1", jnp.ones(2))])],
 )
 def test_names_that_collide_are_refused(params):
     with pytest.raises(ValueError, match=r"two leaves of the parameters are called '(a/b|1)'"):
@@ -159,7 +146,7 @@ def test_names_that_collide_are_refused(params):
 
 
 def per_leaf_tuples():
-    """A state that has, for every leaf, a tuple."""
+    """Returns a transformation whose state has a tuple per leaf."""
     init = lambda params: jax.tree.map(lambda w: (jnp.zeros_like(w), jnp.zeros([], jnp.int32)), params)
     step = lambda s, g: (s[0] + g, s[1] + 1)
 

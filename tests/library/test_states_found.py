@@ -1,4 +1,4 @@
-"""States that were reset by zeros or restored as dictionaries are errors that say so; `check_state`."""
+"""Tests errors for states that were set to zero or restored as dictionaries, and `check_state`."""
 
 import jax
 import jax.numpy as jnp
@@ -30,12 +30,12 @@ def test_a_state_that_was_reset_by_zeros_is_refused_where_it_can_be_seen(wrap, r
         optimizer.update(GRADIENT, state, PARAMS)
     with pytest.raises(ValueError, match="can never turn: 'a/kernel'"):
         check_state(state)
-    # Inside jit it cannot be seen.
+    # Inside jit, values cannot be seen.
     updates, _ = jax.jit(optimizer.update)(GRADIENT, state, PARAMS)
     np.testing.assert_array_equal(updates["a"]["kernel"], np.zeros((4, 6)))
 
 
-def test_a_reset_of_one_vector_is_refused_too_and_zero_weights_are_not():
+def test_a_reset_of_one_vector_is_refused_but_zero_weights_are_not():
     optimizer = layca(0.1, rotate="neuron")
     state = optimizer.init(W)
     state = state._replace(initial_norm={".": state.initial_norm["."].at[2].set(0)})

@@ -1,4 +1,4 @@
-"""With `jax_numpy_dtype_promotion="strict"` everything does what it does without."""
+"""Tests that `jax_numpy_dtype_promotion="strict"` changes no result."""
 
 import chex
 import jax
@@ -58,7 +58,7 @@ def two_steps(transformation, params, gradients):
 def test_every_transformation(name, dtype, gradient_dtype):
     params, gradients = tree(dtype, 0), tree(dtype if gradient_dtype == "the same" else gradient_dtype, 1)
     if name == "layca and others" and gradient_dtype != dtype:
-        # optax's own trace mixes dtypes.
+        # optax's `trace` itself mixes dtypes.
         gradients = tree(dtype, 1)
     expected = two_steps(TRANSFORMATIONS[name], params, gradients)
     with jax.numpy_dtype_promotion("strict"):

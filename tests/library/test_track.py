@@ -1,4 +1,4 @@
-"""track_rotation: its numbers against a float64 oracle, its state, what it refuses."""
+"""Tests the numbers of `track_rotation` against a float64 oracle, its state, and its errors."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ import pytest
 
 from layca_optax import layca, rotation_report, track_rotation
 
-TRACKER = track_rotation()  # One for all tests, which so share its compiled update.
+TRACKER = track_rotation()  # Shared by the tests, so that its update is compiled once per shape.
 
 
 def normal(shape, seed=0):
@@ -21,12 +21,12 @@ def normal(shape, seed=0):
 
 @partial(jax.jit, static_argnums=0)
 def compiled_update(tracker, update, state, w):
-    """The state alone: without `apply_updates` beside it, the tracker itself must see to the rounding."""
+    """Returns the state only. No `apply_updates` in this program rounds, so the tracker itself must."""
     return tracker.update(update, state, w)[1]
 
 
 def measured(w, *updates, **kwargs):
-    """The report after these updates, and the weights before each of them and after the last."""
+    """Returns the report after these updates, and the weights before each of them and after the last."""
     tracker = TRACKER if not kwargs else track_rotation(**kwargs)
     state, weights = tracker.init(w), [w]
     for update in updates:
@@ -58,7 +58,7 @@ def test_small_angles_and_distances_of_every_dtype(dtype, scale, theta, growth):
 
 
 @pytest.mark.parametrize("theta", [1e-4, 1e-2])
-def test_norms_that_grow_step_by_step_hide_nothing(theta):
+def test_growing_norms_do_not_hide_small_angles(theta):
     first = w = jnp.float32(normal((40, 50)))
     state = TRACKER.init(w)
     for _ in range(20):
@@ -86,7 +86,7 @@ def unlike_vectors():
 @pytest.mark.parametrize(
     ("w", "growth"), [pytest.param(w, growth, id=name) for name, w, growth in unlike_vectors()]
 )
-def test_vectors_whose_entries_are_unlike_each_other(w, growth, rate, rotate):
+def test_vectors_with_very_different_entries(w, growth, rate, rotate):
     w0 = jnp.float32(w)
     grown = jnp.float32(growth * w0) if growth == 1 else w0 + jnp.float32(growth * normal(w.shape, 2))
     layca_stage, tracker = layca(rate, rotate=rotate), track_rotation(rotate=rotate)
@@ -116,7 +116,7 @@ def test_float64():
     assert report["."]["last_step"] == pytest.approx(oracle.angle(first, second), rel=1e-6)
 
 
-def test_updates_that_bfloat16_rounds_away_are_no_steps():
+def test_updates_that_bfloat16_rounds_away_do_not_count_as_steps():
     w = jnp.asarray(normal((40, 50)), jnp.bfloat16)
     report, (before, after) = measured(w, jnp.abs(w) / 1000)
     assert jnp.all(before == after)
@@ -136,7 +136,7 @@ def test_large_angles_and_huge_weights():
         assert report["."] == pytest.approx(right, rel=1e-6)
 
 
-def test_several_vectors_a_leaf_and_nothing_for_leaves_that_do_not_rotate():
+def test_one_value_per_vector_and_none_for_leaves_that_do_not_rotate():
     params = {"kernel": jnp.float32(normal((5, 3))), "bias": jnp.ones(3), "n": jnp.array([[1]])}
     updates = {"kernel": 0.1 * jnp.float32(normal((5, 3), 1)), "bias": jnp.ones(3), "n": jnp.array([[0]])}
     report, (before, after) = measured(params, updates, rotate="neuron")
@@ -158,7 +158,7 @@ def test_zero_vectors_have_no_angle_but_may_get_one():
     assert twice["."]["last_step"] == pytest.approx(0, abs=1e-6)
 
 
-def test_every_third_step_is_measured_and_stays_with_a_wrapper_of_optax():
+def test_with_conditionally_transform_every_third_step_is_measured_and_kept():
     w = jnp.float32(normal((4, 6)))
     updates = jnp.float32(0.1 * normal((7, 4, 6), 1))
     tracker = optax.conditionally_transform(track_rotation(), lambda step, **_: step % 3 == 0)
@@ -208,7 +208,7 @@ def test_state_is_shaped_at_init_and_shares_nothing_with_the_parameters(dtype):
     assert int(state.count) == 3
 
 
-def test_updates_pass_through_and_everything_that_is_no_floating_array_too():
+def test_updates_pass_through_unchanged_whatever_their_types():
     params = {"a": jnp.eye(2), "none": None, "masked": optax.MaskedNode(), "n": jnp.array(3), "z": (1j,)}
     updates = {**params, "n": np.zeros((), jax.dtypes.float0)}
     tracker = track_rotation()
@@ -266,11 +266,7 @@ def errors():
         lambda: by_neuron.update(two, init(two), two),
         r"'kernel' the state has the shape \(\) instead of \(2,\)",
     )
-    yield (
-        "no tracker",
-        lambda: rotation_report(layca().init(eye)),
-        r"add track_rotation\(\)",
-    )
+    yield ("no tracker", lambda: rotation_report(layca().init(eye)), r"add track_rotation\(\)")
     chain = optax.chain(track_rotation(), track_rotation(rotate="neuron"))
     yield "two trackers", lambda: rotation_report(chain.init(two)), "two trackers report 'kernel'"
 

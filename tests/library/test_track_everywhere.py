@@ -1,4 +1,4 @@
-"""track_rotation in optax's wrappers, Flax's optimizers and JAX's transformations; saved and restored."""
+"""Tests `track_rotation` in optax's wrappers, Flax's optimizers and JAX's transformations, and saved."""
 
 import pickle
 from functools import partial
@@ -33,7 +33,7 @@ def tracked(learning_rate=0.1):
 
 
 def train(optimizer, params=PARAMS, gradients=GRADIENTS):
-    """The last state, and the parameters before the first step and after every one that changed them."""
+    """Returns the last state, and the parameters at first and after every step that changed them."""
     step = jax.jit(lambda g, state, w: optimizer.update(g, state, w))
     state, trajectory = optimizer.init(params), [params]
     for gradient in gradients:
@@ -207,7 +207,7 @@ def test_map_params_leaves_the_state_as_it_is():
         chex.assert_trees_all_equal(mapped, state)
 
 
-def test_pickled_or_saved_by_orbax_it_comes_back_whole(tmp_path):
+def test_pickled_or_saved_by_orbax_it_is_restored_unchanged(tmp_path):
     state, _ = train(by_layer(0.1), gradients=GRADIENTS[:1])
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "state", state)

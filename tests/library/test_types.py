@@ -1,4 +1,4 @@
-"""Type checkers accept a script that uses every public name, and see what is misspelt in one."""
+"""Tests that type checkers accept a script that uses every public name, and find misspelt arguments."""
 
 import re
 import runpy
@@ -13,7 +13,7 @@ import layca_optax
 
 SCRIPT = Path(__file__).parent / "typed_script.py"
 ROOT = SCRIPT.parents[2]
-# pyright's own package fetches its program from npm; basedpyright is the same checker with the program in it.
+# The package pyright downloads its program from npm; basedpyright is the same checker and includes it.
 CHECKERS = {
     # optax has no types for mypy.
     "mypy": ["mypy", "--python-executable", sys.executable, "--disable-error-code", "import-untyped"],

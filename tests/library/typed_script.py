@@ -1,4 +1,4 @@
-"""Uses every public name as a user does. Type checkers read it (`test_types.py`); it runs, too."""
+"""Uses every public name as a user does. `test_types.py` runs it and has type checkers read it."""
 
 from typing import Any
 

@@ -1,10 +1,10 @@
-"""The operations of the networks in float64 NumPy. Images are `(n, height, width, channels)`."""
+"""Computes the operations of the networks in float64 NumPy. Images are `(n, height, width, channels)`."""
 
 import numpy as np
 
 
 def convolution(x, kernel, stride=1):
-    """With as many zeros around as give `ceil(size / stride)`; an odd one goes to the end (padding SAME)."""
+    """Convolves with padding SAME: zeros around, to get `ceil(size / stride)`; an odd one goes to the end."""
     size = kernel.shape[0]
     out = [-(-length // stride) for length in x.shape[1:3]]
     padding = [max((o - 1) * stride + size - length, 0) for o, length in zip(out, x.shape[1:3], strict=True)]
@@ -17,13 +17,13 @@ def convolution(x, kernel, stride=1):
 
 
 def max_pool(x):
-    """The largest of each 2 x 2 pixels."""
+    """Returns the largest of each 2 x 2 pixels."""
     n, height, width, channels = x.shape
     return x.reshape(n, height // 2, 2, width // 2, 2, channels).max((2, 4))
 
 
 def batch_norm(x, running=None):
-    """With the batch's own statistics, or with `running` ones."""
+    """Standardises with the batch's own statistics, or with `running` ones."""
     axes = tuple(range(x.ndim - 1))
     mean, var = (x.mean(axes), x.var(axes)) if running is None else (running["mean"], running["var"])
     return (x - mean) / np.sqrt(var + 1e-3)
@@ -34,5 +34,5 @@ def relu(x):
 
 
 def dropout(x, rate):
-    """In place of chance, the first of every ten values go."""
+    """Drops the first of every ten values, instead of random ones."""
     return np.where(np.arange(x.size).reshape(x.shape) % 10 < round(10 * rate), 0, x / (1 - rate))

@@ -1,4 +1,4 @@
-"""Dropout's randomness is part of the model's state: pure, reproducible, in checkpoints and in scans."""
+"""Tests that the randomness of dropout is part of the model's state, in checkpoints and scans, too."""
 
 from functools import partial
 
@@ -36,7 +36,7 @@ def assert_same(a, b):
 
 
 @pytest.mark.slow
-def test_every_call_drops_others_and_the_state_says_which(images, start, other_state):
+def test_every_call_drops_other_values_which_the_state_determines(images, start, other_state):
     params, state = start
     first, after = APPLY(params, state, images, train=True)
     np.testing.assert_array_equal(APPLY(params, state, images, train=True)[0], first)

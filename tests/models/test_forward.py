@@ -1,4 +1,4 @@
-"""The order of operations of the convolutional networks, against the formulas in float64 NumPy."""
+"""Tests the order of operations of the convolutional networks, against float64 NumPy."""
 
 from functools import partial
 from itertools import count
@@ -64,8 +64,8 @@ NETWORKS = [
 )
 def test_networks_compute_the_papers_formula(build, shape, forward, monkeypatch):
     def dropout(self, x):
-        goes = jnp.arange(x.size).reshape(x.shape) % 10 < round(10 * self.rate)
-        return x if self.deterministic else jnp.where(goes, 0, x / (1 - self.rate))
+        dropped = jnp.arange(x.size).reshape(x.shape) % 10 < round(10 * self.rate)
+        return x if self.deterministic else jnp.where(dropped, 0, x / (1 - self.rate))
 
     monkeypatch.setattr(nnx.Dropout, "__call__", dropout)
     model = pure(partial(build, norm_momentum=0.5))
@@ -102,7 +102,7 @@ def test_running_statistics_move_towards_those_of_the_batch():
     np.testing.assert_allclose(new["norms"][0]["var"], 0.9 + 0.1 * x.var((0, 1, 2)), rtol=1e-4)
 
 
-def test_stages_need_a_width_and_a_number_of_convolutions_each():
+def test_each_stage_needs_a_width_and_a_number_of_convolutions():
     with pytest.raises(ValueError, match="one number per stage"):
         pure(partial(VGG, filters=(3, 4), convs=(1,)))
 

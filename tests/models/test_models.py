@@ -8,7 +8,7 @@ from models.mlp import MLP
 
 
 def forward(params, images, state=None):
-    """The MLP in float64 NumPy: dense, batch-norm with running statistics, ReLU."""
+    """Computes the MLP in float64 NumPy: dense, batch-norm with running statistics, ReLU."""
     x = np.asarray(images, np.float64).reshape(len(images), -1)
     kernels = [np.asarray(params["layers"][i]["kernel"], np.float64) for i in range(len(params["layers"]))]
     for i, kernel in enumerate(kernels[:-1]):

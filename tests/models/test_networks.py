@@ -1,4 +1,4 @@
-"""What holds for all convolutional networks: sizes, initial weights, depths, rotation, switches."""
+"""Tests sizes, initial weights, depths, rotation and switches of all convolutional networks."""
 
 from functools import partial
 
@@ -36,7 +36,7 @@ def small(request):
 
 
 def paths_by_depth(build, size):
-    """Paths of all kernels in the order of the forward pass."""
+    """Returns the paths of all kernels in the order of the forward pass."""
     model = pure(build)
     depths = layer_depths(
         lambda params, state, images: model.apply(params, state, images, train=True)[0],
@@ -81,7 +81,7 @@ def test_kernels_start_with_the_variance_of_he(small):
     name, _, params, _ = small
     for kernel in map(np.asarray, jax.tree.leaves(params)):
         std = np.sqrt(2 / np.prod(kernel.shape[:-1]))
-        # Six standard errors of the estimate, which for the uniform distribution are smaller still.
+        # Six standard errors of the estimate; those of the uniform distribution are smaller.
         assert kernel.std() == pytest.approx(std, rel=6 / np.sqrt(2 * kernel.size))
         assert (np.abs(kernel).max() <= np.sqrt(3) * std) == (name == "vgg")
 

@@ -1,4 +1,4 @@
-"""The transformer against float64 NumPy, and what its docstring promises."""
+"""Tests the transformer against float64 NumPy, and what its docstring promises."""
 
 from functools import partial
 
@@ -36,7 +36,7 @@ def gelu(x):
 
 
 def forward(params, tokens):
-    """Logits of one sequence."""
+    """Returns the logits of one sequence."""
     params = jax.tree.map(lambda w: np.asarray(w, np.float64), params)
     table = params["embedding"]["embedding"]
     x = table[tokens] + params["position"]["embedding"][: len(tokens)]

@@ -1,4 +1,4 @@
-"""Small leaves on a single CPU device, where many are turned and measured at once."""
+"""Tests small leaves on a single CPU device, where many are turned and measured at once."""
 
 import re
 
@@ -19,13 +19,13 @@ from layca_optax._small_leaves import LARGE
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
-# For every end of a path, the axes that enumerate vectors.
+# From the last component of a path to the axes that enumerate vectors.
 RULE = {"layer": (), "rows": (0,), "columns": (-1,), "both": (0, 2), "thirds": ((1, 3),)}
 rule = lambda path, leaf: RULE[path.split("/")[-1]]
 
 
 def vectors(array, kind):
-    """The vectors of an array one after the other, as float64."""
+    """Returns the vectors of an array as the rows of another, in float64."""
     x = np.asarray(array, np.float64)
     if kind == "layer":
         return x.reshape(1, -1)
@@ -41,7 +41,7 @@ def expected(w, g, kind, rate, **variant):
 
 
 def tree(kinds, dtype=jnp.float32):
-    """Weights and gradients of several leaves per kind, of different shapes, one alone in its size."""
+    """Returns weights and gradients of several leaves per kind; one has a size of its own."""
     shapes = [(4, 5, 6), (4, 9, 3), (7, 3, 12), (2, 3, 2), (4, 5, 6), (9, 30, 30)]
     pairs = {
         f"{i}/{kind}": random_pair(shape, seed=i, dtype=dtype)
@@ -148,7 +148,7 @@ def test_more_small_leaves_need_no_more_sums(optimizer):
 
 def test_small_leaves_of_a_shape_are_cut_out_by_one_kernel():
     def kernels(count):
-        # XLA:CPU compiles fusions once whose computations differ in names alone.
+        # XLA:CPU compiles fusions once if they differ in names only.
         text = compiled_step(layca(), [(12, 20)] * count)
         bodies = re.findall(r"^%\S* \(.*?^\}", text, re.MULTILINE | re.DOTALL)
         bodies = [re.sub(r"%?\b[a-z]\w*\.\d+|%[\w.]+|, metadata=.*", "", body) for body in bodies]

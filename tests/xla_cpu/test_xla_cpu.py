@@ -1,4 +1,4 @@
-"""All but small leaves on a single CPU device, where one reduction makes several sums."""
+"""Tests leaves that are not small on a single CPU device, where one reduction makes several sums."""
 
 import re
 
@@ -14,13 +14,13 @@ from steps import one_step, random_pair
 
 from layca_optax import layca, rotation_report, track_rotation
 
-# Layers that fall into blocks of rows; then those where an axis that can be cut comes first, in the middle,
-# last, or never.
+# The first two are cut into blocks of rows. In the others, the first, a middle or the last axis can be cut,
+# or none.
 SHAPES = [(512, 150), (3, 3, 32, 256), (528, 131), (3, 3, 48, 131), (67, 1008), (67, 1009)]
 
 
 def reductions(optimizer, w, platform="cpu"):
-    """How many results the reductions of an update have."""
+    """Returns the numbers of results that the reductions of an update have."""
     trace = jax.jit(optimizer.update).trace(w, jax.eval_shape(optimizer.init, w), w)
     text = trace.lower(lowering_platforms=(platform,)).as_text()
     return {line.count("init:") for line in re.findall(r"stablehlo\.reduce\((.*)", text)}
@@ -67,7 +67,7 @@ def test_rotation_is_measured_for_layers_and_neurons(shape, rotate):
 
 
 @pytest.mark.usefixtures("one_device")
-def test_what_does_not_turn_is_exactly_where_it_was():
+def test_a_zero_update_is_measured_as_exactly_no_rotation():
     w, _ = random_pair(SHAPES[0])
     tracker = track_rotation()
     _, state = jax.jit(tracker.update)(jnp.zeros_like(w), tracker.init(w), w)
@@ -80,7 +80,7 @@ def test_what_does_not_turn_is_exactly_where_it_was():
     [
         (jnp.bfloat16, [layca()], 1 / 2),
         (jnp.float32, [layca()], 1 / 2),
-        # Five sums of every eight entries are 5/8 as many numbers.
+        # Five sums per eight entries are 5/8 as many numbers.
         (jnp.float32, [layca(), track_rotation()], 0.65),
     ],
 )

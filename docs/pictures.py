@@ -1,7 +1,8 @@
 """Draws the pictures of runs on these pages: `python docs/pictures.py`.
 
 It trains five networks for `docs/images/rotation.svg` and `curves.svg`, which takes a minute or two on two
-cores. Their backgrounds are transparent, and all colors have a contrast of 3 or more with white and with black.
+cores, and draws two tables of the benchmarks as `benchmarks.svg`. Backgrounds are transparent, and all colors
+have a contrast of 3 or more with white and with black.
 """
 
 import json
@@ -116,6 +117,32 @@ def note(axes, x, y, text):
     axes.text(x, y, text, ha="left" if x < 30 else "right", va="bottom", fontsize="small", color=GREY)
 
 
+def speed():
+    """Draws two of the benchmarks' tables: milliseconds on a CPU, and bytes that an H100 would move."""
+    page = (ROOT / "benchmarks" / "README.md").read_text()
+    tables = {
+        "transformer, 148 leaves": "step of 109 M parameters\non two CPU cores, ms",
+        "h100, float32": "bytes moved by a step,\ncompiled for an H100, by\nthose of the parameters",
+    }
+    names = ["sgd", "adam", "lamb", "layca", "layca, track_rotation"]
+    figure = Figure(figsize=(5.4, 2.6), layout="constrained")
+    for axes, (head, title) in zip(figure.subplots(1, 2, sharey=True), tables.items(), strict=True):
+        rows = re.search(rf"^\| {head}.*\n.*\n((?:\|.*\n)+)", page, re.MULTILINE).group(1).splitlines()
+        cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+        column = 1 if "ms" in title else 2
+        values = {row[0]: float(row[column]) for row in cells if row[0] in names}
+        colors = [LAYERS(1.0) if name.startswith("layca") else GREY for name in names]
+        bars = axes.barh(names, [values[name] for name in names], color=colors)
+        axes.bar_label(bars, fmt="%.3g", padding=2, color=GREY, fontsize="small")
+        axes.set(title=title, xticks=(), xlim=(0, 1.2 * max(values.values())))
+        axes.title.set_fontsize("small")
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        axes.patch.set_alpha(0)
+    axes.invert_yaxis()
+    save(figure, "benchmarks")
+
+
 def thumbnails():
     """Writes the last plot of each notebook, small."""
     for path in sorted(ROOT.glob("notebooks/*.ipynb")):
@@ -132,6 +159,7 @@ def thumbnails():
 if __name__ == "__main__":
     thumbnails()
     with mpl.rc_context(STYLE):
+        speed()
         together, sgd = train(), train(layca=False)
         hero({"Layca": together, "SGD": sgd})
         four_curves(

@@ -32,6 +32,14 @@ html_static_path = ["theme/style.css"]
 html_css_files = ["style.css"]
 html_extra_path = ["theme/index.html"]
 html_show_copyright = False
+html_theme_options = {"article_footer_items": [], "footer_content_items": [], "home_page_in_toc": True}
+
+# Programs and commands have a button that copies them, without prompts; diffs and outputs have none.
+copybutton_selector = ", ".join(
+    f"div.highlight-{language} pre" for language in ("python", "ipython3", "default")
+)
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
 
 
 def setup(app: Sphinx) -> None:

@@ -24,9 +24,9 @@ LIBRARY = """
 """
 HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="-8 28 {0} {1}" width="{0}" height="{1}">
 <marker id="tip" viewBox="0 0 9 8" refX="9" refY="4" markerWidth="7" markerHeight="7" orient="auto">
-<path d="M0 0 9 4 0 8z" fill="#667"/></marker><rect x="-8" width="100%" height="100%" fill="white"/>\n"""
-ARROW = '<path id="{}-{}" d="M{} {}C{} {} {} {} {} {}" fill="none" stroke="#667" marker-end="url(#tip)"/>'
-BOX = """<rect x="{}" y="{}" width="{}" height="24" rx="5" fill="#eef2fc" stroke="#667"/>
+<path d="M0 0 9 4 0 8z" fill="#778"/></marker>\n"""
+ARROW = '<path id="{}-{}" d="M{} {}C{} {} {} {} {} {}" fill="none" stroke="#778" marker-end="url(#tip)"/>'
+BOX = """<rect x="{}" y="{}" width="{}" height="24" rx="5" fill="#eef2fc" stroke="#778"/>
 <text x="{}" y="{}" text-anchor="middle" style="font:13px monospace">{}</text>\n"""
 
 

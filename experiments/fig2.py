@@ -120,10 +120,10 @@ def ranges(setup: Setup, results: Results) -> list[np.ndarray]:
     """
     lines = results.lines([seeds for layca in STYLES for seeds in sweep(setup, layca)])
     found = np.array([[trained(line) for line in seed] for seed in lines], float)
+    # Of shape (seeds, sides, alphas).
+    found = found.reshape(len(lines), 2, -1)
     low, high = (np.where(np.isnan(found), end, found) for end in (np.inf, -np.inf))
-    sides = [np.split(bound, 2, axis=1) for bound in (low, high)]
-    found = np.stack([top.max(axis=1) - bottom.min(axis=1) for bottom, top in zip(*sides, strict=True)], 1)
-    return list(finite_seeds(found).T)
+    return list(finite_seeds(high.max(axis=-1) - low.min(axis=-1)).T)
 
 
 def layca_covers_more(setup: Setup, results: Results) -> Finding:
@@ -141,11 +141,12 @@ def consistent(preset: str, results: Results) -> Finding:
     """Compares, per seed, how far apart the best alphas of the tasks are with SGD and with Layca."""
     curves = [(layca, setup) for layca in STYLES for setup in with_alphas(preset)]
     table = [seeds for layca, setup in curves for seeds in sweep(setup, layca)]
-    by_run = iter(zip(*results.lines(table), strict=True))
-    best = []
-    for _, setup in curves:
-        values = np.array([[trained(line) or 0.0 for line in next(by_run)] for _ in setup.alphas])
-        best.append(np.array(setup.alphas)[values.argmax(axis=0)])
+    found = np.array([[trained(line) or 0.0 for line in seed] for seed in results.lines(table)]).T
+    ends = np.cumsum([len(setup.alphas) for _, setup in curves])
+    best = [
+        np.array(setup.alphas)[accuracies.argmax(axis=0)]
+        for (_, setup), accuracies in zip(curves, np.split(found, ends[:-1]), strict=True)
+    ]
     layca, sgd = (np.ptp(side, axis=0) for side in np.split(np.array(best), 2))
     ours = f"best α of the tasks apart by {layca.mean():.2f} with Layca, {sgd.mean():.2f} with SGD"
     return Finding(ours, {"difference": sgd - layca})

@@ -65,7 +65,8 @@ def by_alpha(preset: str) -> dict[float, list[list[Training]]]:
 def draw_by_alpha(preset: str, results: Results) -> Figure:
     figure, axis = panel()
     found = by_alpha(preset)
-    for label, table in zip(("with projection", "without"), zip(*found.values(), strict=True), strict=True):
+    for side, label in enumerate(("with projection", "without")):
+        table = [sides[side] for sides in found.values()]
         draw_means(axis, list(found), table, results, marker="o", label=label)
     axis.set(xlabel="α", ylabel="test accuracy", title=SECTION5[preset][0].task)
     axis.legend()

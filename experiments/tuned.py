@@ -111,12 +111,8 @@ def draw(preset: str, results: Results) -> Figure:
 
 def layca_is_better(task: str, ours: str, method: str, results: Results) -> Finding:
     layca, other = results.paired([compared(task, ours), compared(task, method)])
-    unconfirmed = [name for name in (ours, method) if not is_chosen(task, name, results)]
-    note = (
-        f"; the rate of {' and '.join(unconfirmed)} is not confirmed by held-out images yet"
-        if unconfirmed
-        else ""
-    )
+    unconfirmed = " and ".join(name for name in (ours, method) if not is_chosen(task, name, results))
+    note = f"; the rate of {unconfirmed} is not confirmed by held-out images yet" if unconfirmed else ""
     return Finding(f"{spread(layca)} against {spread(other)}{note}", {"difference": layca - other})
 
 

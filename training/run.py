@@ -200,8 +200,9 @@ class Session:
     def _save(self) -> None:
         """Saves the last state if it is finite; otherwise it would displace a good one."""
         epoch = self.records[-1]["epoch"]
-        finite = self.records[-1]["train_loss"] is not None and bool(_all_finite(self._state.params))
-        if finite and epoch != self._saved:
+        if epoch == self._saved or self.records[-1]["train_loss"] is None:
+            return
+        if bool(_all_finite(self._state.params)):
             self._checkpoints.save(epoch, self._state)
             self._saved = epoch
 

@@ -157,10 +157,15 @@ class Flags:
         _check_choice("--task", self.task, TASKS)
         _check_choice("--optimizer", self.optimizer, DIRECTIONS)
         task = TASKS[self.task]
-        rates = task.layca_rates if self.layca else task.rates
+        chosen: dict[str, Any] = {
+            "learning_rate": (task.layca_rates if self.layca else task.rates)[self.optimizer],
+            "weight_decay": 0.0 if self.layca else task.weight_decay,
+            "batch_size": task.batch_size,
+            "epochs": task.epochs,
+        }
+        chosen |= {name: value for name in chosen if (value := getattr(self, name)) is not None}
         # Absolute, so that the run can be resumed from another folder.
         data_dir = None if self.data_dir is None else os.path.abspath(self.data_dir)
-        epochs = task.epochs if self.epochs is None else self.epochs
         schedule_epochs = None
         if started is not None:
             schedule_epochs = started.schedule_epochs or (started.epochs if self.keep_schedule else None)
@@ -168,17 +173,12 @@ class Flags:
             task=self.task,
             optimizer=self.optimizer,
             layca=self.layca,
-            learning_rate=rates[self.optimizer] if self.learning_rate is None else self.learning_rate,
             alpha=self.alpha,
-            weight_decay=(0.0 if self.layca else task.weight_decay)
-            if self.weight_decay is None
-            else self.weight_decay,
-            batch_size=task.batch_size if self.batch_size is None else self.batch_size,
-            epochs=epochs,
             seed=self.seed,
             validation=task.validation or self.validation,
             data_dir=data_dir,
-            schedule_epochs=None if schedule_epochs == epochs else schedule_epochs,
+            schedule_epochs=None if schedule_epochs == chosen["epochs"] else schedule_epochs,
+            **chosen,
         )
         _check_ranges(config)
         self._check(started)

@@ -17,17 +17,17 @@ from training.tasks import TASKS, Schedule
 
 _Switch = tyro.conf.FlagCreatePairsOff
 T = TypeVar("T")
-# Columns of a terminal. Below some 20, tyro wraps its help without end.
+# Columns of a terminal. Below about 20, tyro wraps its help forever.
 _NARROWEST = 40
 
 
 class UsageError(Exception):
-    """Is raised for a request that cannot be met as it stands; the message says what would be right."""
+    """Is raised for a request that cannot be met; the message says what would be right."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Holds all that decides what a run computes, and where its data are; `config.json` stores it.
+    """Holds what determines the results of a run, and where its data are; `config.json` stores it.
 
     Attributes:
       data_dir: folder of datasets that are not embedded, absolute. A run may continue with another one.
@@ -89,9 +89,9 @@ class Flags:
     task: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(TASKS) + "}")] = "mnist5k-mlp"
     """Dataset, network and schedule."""
     optimizer: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(DIRECTIONS) + "}")] = "sgd"
-    """What proposes the steps; Keras' defaults."""
+    """Base optimizer, with the defaults of Keras."""
     layca: bool = True
-    """Whether Layca turns these steps into rotations."""
+    """Whether Layca turns the steps of the optimizer into rotations."""
     learning_rate: float | None = None
     """With Layca, the tangent of the angle (radians) of each step. By default the task's and optimizer's."""
     alpha: float = 0.0
@@ -103,9 +103,9 @@ class Flags:
     epochs: int | None = None
     """Passes over the training images; the schedule scales with them. By default the task's."""
     seed: int = 0
-    """Chooses training images, initial weights and the order of images."""
+    """Seed of the choice of images, the initial weights and the order of images."""
     validation: _Switch[bool] = False
-    """Hold out a tenth of the training images, to choose by their accuracy; some tasks always do."""
+    """Hold out a tenth of the training images to choose the best epoch; some tasks always do."""
     data_dir: str | None = None
     """Folder of datasets that are not embedded. A run can be resumed with another one."""
     out: Path | None = None
@@ -113,13 +113,13 @@ class Flags:
     resume: _Switch[bool] = False
     """Continue the run in --out."""
     keep_schedule: _Switch[bool] = False
-    """With --resume and more --epochs: the drops of the learning rate stay where they were."""
+    """With --resume and more --epochs: leave the drops of the learning rate where they were."""
     overwrite: _Switch[bool] = False
     """Replace the run in --out."""
     tensorboard: _Switch[bool] = False
     """Write scalars to OUT/tensorboard after every epoch, for TensorBoard (pip install tensorboard)."""
     shard_params: _Switch[bool] = False
-    """Every device keeps only its part of parameters and optimizer state, not the whole."""
+    """Split parameters and optimizer state among the devices instead of copying them to each."""
     distributed: _Switch[bool] = False
     """Train with other processes, each started with the same flags and a common --out. JAX finds them under
     Slurm, Open MPI, Kubernetes and on TPUs; elsewhere set JAX_COORDINATOR_ADDRESS (host:port of
@@ -157,10 +157,15 @@ class Flags:
         _check_choice("--task", self.task, TASKS)
         _check_choice("--optimizer", self.optimizer, DIRECTIONS)
         task = TASKS[self.task]
-        rates = task.layca_rates if self.layca else task.rates
-        # Another folder to run from must not change which data are meant.
+        chosen: dict[str, Any] = {
+            "learning_rate": (task.layca_rates if self.layca else task.rates)[self.optimizer],
+            "weight_decay": 0.0 if self.layca else task.weight_decay,
+            "batch_size": task.batch_size,
+            "epochs": task.epochs,
+        }
+        chosen |= {name: value for name in chosen if (value := getattr(self, name)) is not None}
+        # Absolute, so that the run can be resumed from another folder.
         data_dir = None if self.data_dir is None else os.path.abspath(self.data_dir)
-        epochs = task.epochs if self.epochs is None else self.epochs
         schedule_epochs = None
         if started is not None:
             schedule_epochs = started.schedule_epochs or (started.epochs if self.keep_schedule else None)
@@ -168,17 +173,12 @@ class Flags:
             task=self.task,
             optimizer=self.optimizer,
             layca=self.layca,
-            learning_rate=rates[self.optimizer] if self.learning_rate is None else self.learning_rate,
             alpha=self.alpha,
-            weight_decay=(0.0 if self.layca else task.weight_decay)
-            if self.weight_decay is None
-            else self.weight_decay,
-            batch_size=task.batch_size if self.batch_size is None else self.batch_size,
-            epochs=epochs,
             seed=self.seed,
             validation=task.validation or self.validation,
             data_dir=data_dir,
-            schedule_epochs=None if schedule_epochs == epochs else schedule_epochs,
+            schedule_epochs=None if schedule_epochs == chosen["epochs"] else schedule_epochs,
+            **chosen,
         )
         _check_ranges(config)
         self._check(started)
@@ -233,12 +233,12 @@ def parse(kind: type[T], arguments: Sequence[str] | None, prog: str, default: T 
 
 
 def check_utf8(flag: str, path: Path) -> None:
-    """Raises `UsageError` for a path that Python and the libraries of checkpoints and data differ about."""
+    """Raises `UsageError` for a path that libraries would read differently from Python."""
     if "\0" in str(path):
         raise UsageError(f"{flag} {str(path)!r} holds a NUL character, which no path may")
     whole = str(path.absolute())
     try:
-        # Python keeps bytes that are no text as surrogates, which cannot be encoded.
+        # Python represents bytes that are not text as surrogates, which cannot be encoded.
         same = os.fsencode(whole) == whole.encode()
     except UnicodeEncodeError:
         same = False

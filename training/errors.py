@@ -1,4 +1,4 @@
-"""Ends a command line: every foreseen exception becomes one sentence and an exit code."""
+"""Turns every foreseen exception of a command line into one sentence and an exit code."""
 
 import errno
 import os
@@ -15,9 +15,9 @@ from training.parallel import DeviceError
 from training.processes import OtherProcessError, agree, alone, end, only_primary_prints, refuse_start
 from training.run import Interrupted
 
-# Every other exception is a mistake of the program, and shows where it was made.
+# Every other exception is a bug and shows its traceback.
 FORESEEN = (UsageError, DataError, FileError, DeviceError, OtherProcessError, OSError)
-# Seconds that another process has to say why it ended, before this one says what it noticed of that.
+# Seconds to wait for another process to say why it ended, before this one reports what it noticed.
 _PATIENCE = 2.0
 
 
@@ -27,8 +27,8 @@ def exit_code(name: str, program: Callable[[], int | None], arguments: Sequence[
     Args:
       name: the name of the program, with which the sentence begins.
       program: what to run.
-      arguments: those of the command line, by default `sys.argv`; with `--debug` an exception shows its
-        traceback, too.
+      arguments: those of the command line, by default `sys.argv`; with `--debug` an exception also shows its
+        traceback.
 
     Returns:
       What the program returns; 0 if it was asked to end, 2 if the request or the data are bad, 1 if files,
@@ -82,7 +82,7 @@ def _output() -> Iterator[None]:
 
 
 def _sentence(error: Exception) -> str:
-    """Returns what an exception says; errors of the operating system name their file in their own order."""
+    """Returns the message of an exception; for an error of the operating system, its file and reason."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)

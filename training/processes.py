@@ -1,7 +1,7 @@
-"""Trains with several processes: they meet, agree on what they compute, write once, and end together.
+"""Connects several processes: they compare their settings, write files once and end together.
 
-jax tells of a lost process late, and aborts the others from C++. So the processes also hold TCP connections
-with the primary one, which passes on what each of them says, in lines of JSON.
+jax reports a lost process late and then aborts the others from C++. So every process also has a TCP
+connection with the primary process, which forwards messages as lines of JSON.
 """
 
 import json
@@ -22,8 +22,8 @@ from jax.experimental import multihost_utils
 from training.config import UsageError
 
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"
-# Seconds between two signs of life, and without one until a process counts as lost: it is stopped, swapped
-# out, or its machine is gone.
+# Seconds between two signs of life of a process, and seconds without one after which it counts as lost: it is
+# stopped or swapped out, or its machine is gone.
 _BEAT, _SILENCE = 4, 20
 # Seconds that a process whose command line is refused looks for the others, to tell them.
 _FAREWELL = 10
@@ -31,11 +31,11 @@ _NUMBERS = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 class OtherProcessError(Exception):
-    """Is raised where another process ended the run, or never came."""
+    """Is raised if another process ended the run or did not start."""
 
 
 class _Others:
-    """Holds connections: the primary process has one per other process, and each of those has one with it."""
+    """Holds the connections of a process: the primary one is connected with every other."""
 
     def __init__(self, number: int, connections: Mapping[int, socket.socket]) -> None:
         self.number = number
@@ -94,7 +94,7 @@ class _Others:
                 if "ended" in message:
                     reason = message["ended"]
                     break
-                # From here on the other one may end, or this one ends for the reason that all of them see.
+                # From here on the other process may end, or all of them raise the same error.
                 self._over = self._over or bool(message.get("last")) or message.get("differs") is not None
                 if message:
                     self._inbox[other].put(message)
@@ -106,7 +106,7 @@ class _Others:
             if self._over:
                 return
             self._send({"ended": reason})
-            # Under the lock, so that the main thread says nothing more.
+            # Under the lock, so that the main thread prints nothing more.
             print(f"train.py: error: {reason}", file=sys.stderr, flush=True)
             os._exit(1)
 
@@ -128,8 +128,8 @@ def _difference(found: Mapping[int, Mapping[str, object]]) -> str | None:
 def start_distributed(facts: Mapping[str, object], timeout: float) -> None:
     """Connects this process with the others.
 
-    jax itself finds them under Slurm, Open MPI, Kubernetes and on TPUs, and reads the coordinator's address
-    from the environment; elsewhere their number and this one's place are read there too.
+    jax itself finds them under Slurm, Open MPI, Kubernetes and on TPUs. Elsewhere the environment has the
+    coordinator's address, the number of processes and the number of this one.
 
     Args:
       facts: what must be the same on all of them, as JSON has it, by name.
@@ -147,15 +147,15 @@ def start_distributed(facts: Mapping[str, object], timeout: float) -> None:
 
 
 def refuse_start(sentence: str) -> None:
-    """Tells the others, who wait for this process, that it does not start; gives up after some seconds."""
-    with suppress(Exception):  # of the environment, or they do not come: there is nothing more to say
+    """Tells the processes that wait for this one that it does not start; gives up after some seconds."""
+    with suppress(Exception):  # a wrong environment, or nobody waits: the error is printed already
         address, count, number = _environment(_FAREWELL)
         for connection in _connect(address, count, number, _FAREWELL).values():
             _write(connection, {"ended": f"process {number} ended: {sentence}"})
 
 
 def _environment(timeout: float) -> tuple[str, int, int]:
-    """Returns the coordinator's address, the number of processes and this one's place."""
+    """Returns the coordinator's address, the number of processes and the number of this one."""
     given = {name: os.environ[name] for name in _NUMBERS if name in os.environ}
     if given and (len(given) < len(_NUMBERS) or COORDINATOR not in os.environ):
         missing = [name for name in (COORDINATOR, *_NUMBERS) if name not in os.environ]
@@ -201,7 +201,7 @@ def _connect(address: str, count: int, number: int, timeout: float) -> dict[int,
         connections[0].sendall(b"%8d" % number)
     else:
         try:
-            # The port is jax's as soon as all are here.
+            # jax takes over the port as soon as all processes are connected.
             dual = socket.has_dualstack_ipv6()
             family = socket.AF_INET6 if dual else socket.AF_INET
             server = socket.create_server(("", int(port)), family=family, dualstack_ipv6=dual)
@@ -263,7 +263,7 @@ def is_primary() -> bool:
 
 @contextmanager
 def only_primary_prints() -> Iterator[None]:
-    """Sends the standard output of all other processes to nowhere."""
+    """Discards the standard output of all other processes."""
     if is_primary():
         yield
         return

@@ -1,4 +1,4 @@
-"""Shows a run: its progress, the table and the plot of rotations, scalars for TensorBoard."""
+"""Shows a run: its progress, a table and a plot of its rotation, scalars for TensorBoard."""
 
 import math
 import os
@@ -98,7 +98,7 @@ class TensorBoard:
 
     def add(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Writes the records of epochs to the disk; the last of them has just ended."""
-        # Their times lie as far apart as training took, without the pause before a run was resumed.
+        # The times differ by how long each epoch took, without the pause before a run was resumed.
         ended = time.time() - sum(record["seconds"] for record in records)
         with reraise_os_errors(self._folder):
             for record in records:

@@ -36,7 +36,7 @@ class Interruption:
     """Notes SIGTERM, SIGHUP and Ctrl-C in `signal_name` while entered.
 
     A second Ctrl-C ends a program at once; in a notebook or at a prompt it raises `KeyboardInterrupt`.
-    Handlers of others stay, such as those of submitit. SIGHUP stays ignored under `nohup`.
+    Handlers that another library set stay, such as those of submitit. SIGHUP stays ignored under `nohup`.
 
     Attributes:
       signal_name: the name of the signal that arrived, `None` if none did.
@@ -47,7 +47,7 @@ class Interruption:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        # Elsewhere Python lets nobody handle signals.
+        # Python allows signal handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 before = signal.getsignal(number)
@@ -67,7 +67,7 @@ class Interruption:
         if signal.SIGINT in self._before:
             before = self._before[signal.SIGINT]
             signal.signal(signal.SIGINT, before if interactive and before is not None else signal.SIG_DFL)
-        # A terminal that is gone cannot be written to: what would go there goes nowhere.
+        # Writing to a terminal that is gone would fail, so output to it is discarded.
         for descriptor in (1, 2):
             try:
                 os.write(descriptor, b"")
@@ -118,7 +118,7 @@ class Session:
     def __exit__(self, *exception: Any) -> None:
         if exception[1] is None or isinstance(exception[1], Interrupted) or jax.process_count() == 1:
             self._stack.__exit__(*exception)
-        # Otherwise this process ends at once. orbax would wait for the others, which wait elsewhere.
+        # Otherwise this process ends at once: orbax would wait for the others, which wait for something else.
 
     def _take(self, stack: ExitStack) -> None:
         stack.enter_context(self._folder.locked())
@@ -200,8 +200,9 @@ class Session:
     def _save(self) -> None:
         """Saves the last state if it is finite; otherwise it would displace a good one."""
         epoch = self.records[-1]["epoch"]
-        finite = self.records[-1]["train_loss"] is not None and bool(_all_finite(self._state.params))
-        if finite and epoch != self._saved:
+        if epoch == self._saved or self.records[-1]["train_loss"] is None:
+            return
+        if bool(_all_finite(self._state.params)):
             self._checkpoints.save(epoch, self._state)
             self._saved = epoch
 

@@ -21,10 +21,10 @@ from data import Source
 from data.writing import FileError, atomic_write, reraise_os_errors
 from training.config import Config, UsageError, check_utf8
 
-# orbax finds the parts of a checkpoint by a glob pattern. It would read these as part of the pattern, also
-# where they stand in the name of a folder above.
+# orbax finds the parts of a checkpoint by a glob pattern that begins with the path of the run, so that these
+# characters would be part of the pattern.
 _GLOB = "[]*?\\"
-# What file systems say that have no locks: some NFS, FUSE and cluster file systems.
+# Errors of file systems without locks: some NFS, FUSE and cluster file systems.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -142,7 +142,7 @@ class RunFolder:
             raise UsageError(f"--out {self.path}: {existing} is a file, not a folder; name another folder")
         if not os.access(existing, os.W_OK):
             raise UsageError(f"--out {self.path}: {existing} is not writable")
-        # A run that was killed as it began leaves no more than these.
+        # A run that was killed at its start leaves only these.
         begun = re.compile(r"\.lock.*|\.pid|config\.json.*\.part")
         if not self.path.exists() or all(begun.fullmatch(entry.name) for entry in self.path.iterdir()):
             return
@@ -274,6 +274,6 @@ class RunFolder:
 def new_run_path(task: str, parent: Path = Path("runs")) -> Path:
     """Returns `runs/001-TASK`, or the first number that is free."""
     taken = [path.name.split("-")[0] for path in parent.glob("*-*")] if parent.is_dir() else []
-    # int does not read all that isdigit calls a digit, such as a superscript.
+    # str.isdigit accepts superscripts, which int refuses.
     number = 1 + max((int(name) for name in taken if re.fullmatch("[0-9]+", name)), default=0)
     return parent / f"{number:03d}-{task}"

@@ -59,6 +59,12 @@ class Schedule(NamedTuple):
     factor: float = 0.2
 
 
+# Sections 6.2 and A.2.1. Momentum, which is not in the paper, has the rate of SGD.
+_LAYCA_RATES = MappingProxyType(
+    {"sgd": 3**-3, "momentum": 3**-3, "rmsprop": 3**-3, "adagrad": 3**-3, "adam": 3**-5, "sgd_amom": 3**-5}
+)
+
+
 class Task(NamedTuple):
     """Describes a task.
 
@@ -88,7 +94,7 @@ class Task(NamedTuple):
     epochs: int
     schedule: Schedule
     rates: Mapping[str, float]
-    layca_rates: Mapping[str, float]
+    layca_rates: Mapping[str, float] = _LAYCA_RATES
     layca_schedule: Schedule | None = None
     batch_size: int = 128
     weight_decay: float = 0.0
@@ -106,12 +112,6 @@ class Task(NamedTuple):
     def num_training_images(self, validation: bool) -> int:
         """Counts the training images without those that are held out, a tenth of them, rounded up."""
         return self.train_size - (-(-self.train_size // 10) if validation else 0)
-
-
-# Sections 6.2 and A.2.1. Momentum, which is not in the paper, has the rate of SGD.
-_LAYCA_RATES = MappingProxyType(
-    {"sgd": 3**-3, "momentum": 3**-3, "rmsprop": 3**-3, "adagrad": 3**-3, "adam": 3**-5, "sgd_amom": 3**-5}
-)
 
 
 def _rates(sgd: float, **others: float) -> Mapping[str, float]:
@@ -145,7 +145,6 @@ _MNIST5K = Task(
     epochs=60,
     schedule=Schedule((48, 54)),
     rates=_rates(1.0, momentum=3**-2),
-    layca_rates=_LAYCA_RATES,
 )
 # Layca's runs without batch-norm: experiments/batchnorm.py.
 _NO_NORM = _MNIST5K._replace(build=partial(MLP, width=256))
@@ -175,7 +174,6 @@ _SMALL = Task(
     epochs=50,
     schedule=Schedule((40, 45, 48)),
     rates=_rates(3**-1, adam=3**-4),
-    layca_rates=_LAYCA_RATES,
 )
 
 
@@ -193,7 +191,6 @@ _CIFAR10 = Task(
     epochs=100,
     schedule=Schedule((80, 90, 97)),
     rates=_rates(1.0),
-    layca_rates=_LAYCA_RATES,
     stop=StopRule(stuck_accuracy=0.2, stuck_after=7, loss=1e-4),
 )
 
@@ -211,7 +208,6 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             epochs=4000,
             schedule=Schedule(()),
             rates=_rates(0.1, rmsprop=1e-5, adagrad=1e-3, adam=1e-5),
-            layca_rates=_LAYCA_RATES,
             evaluate_every=100,
         ),
         # The networks of Section 5, narrow, for two cores.
@@ -250,7 +246,6 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             epochs=120,
             schedule=Schedule((70, 90, 105, 115)),
             rates=_rates(3**-1),
-            layca_rates=_LAYCA_RATES,
             stop=StopRule(stuck_accuracy=0.1, stuck_after=7, loss=1e-3),
         ),
         "tiny-cnn": Task(
@@ -263,7 +258,6 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             epochs=80,
             schedule=Schedule((70,)),
             rates=_rates(3**-1),
-            layca_rates=_LAYCA_RATES,
             validation=True,
             stop=StopRule(stuck_accuracy=0.2, stuck_after=10, loss=1e-3),
         ),

@@ -12,28 +12,23 @@ import numpy as np
 from data.entry import Entry, Rows
 from data.files import reading
 
-_FOLDERS = {
-    "cifar-10-binary.tar.gz": "cifar-10-batches-bin",
-    "cifar-10-python.tar.gz": "cifar-10-batches-py",
-    "cifar-100-binary.tar.gz": "cifar-100-binary",
-    "cifar-100-python.tar.gz": "cifar-100-python",
-}
-
 
 def _read(entry: Entry, files: Mapping[str, Path], split: str) -> Rows:
     ((file, path),) = files.items()
-    names = [split]
+    binary = "binary" in file
+    folder, names = file.removesuffix(".tar.gz"), [split]
     if entry.name == "cifar10":
+        folder = f"cifar-10-batches-{'bin' if binary else 'py'}"
         names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
     with reading(path):
-        if "binary" in file:
-            contents = _members(path, [f"{_FOLDERS[file]}/{name}.bin" for name in names])
+        if binary:
+            contents = _members(path, [f"{folder}/{name}.bin" for name in names])
             # CIFAR-100 has the label of the superclass in front.
             start = 1 if entry.name == "cifar10" else 2
             rows = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, start + 3072)
             labels, pixels = rows[:, start - 1], rows[:, start:]
         else:
-            contents = _members(path, [f"{_FOLDERS[file]}/{name}" for name in names])
+            contents = _members(path, [f"{folder}/{name}" for name in names])
             batches = [_Unpickler(BytesIO(content), encoding="bytes").load() for content in contents]
             key = b"labels" if entry.name == "cifar10" else b"fine_labels"
             labels = np.concatenate([batch[key] for batch in batches])

@@ -93,6 +93,8 @@ class Checkpoints:
         self._hook = sys.unraisablehook
         sys.unraisablehook = self._report
         logging.getLogger("absl").addFilter(_is_news)
+        # Is not removed: asyncio logs what failed in several arrays at once as late as when Python exits.
+        logging.getLogger("asyncio").addFilter(_is_news)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -131,8 +133,8 @@ class Checkpoints:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Drops the tracebacks that orbax logs of exceptions which it then raises."""
-    return not (record.exc_info and "orbax" in record.pathname)
+    """Drops the tracebacks that orbax, or asyncio for its tasks, logs of what is then raised."""
+    return not (record.exc_info and "orbax" in record.pathname + record.getMessage())
 
 
 @contextmanager

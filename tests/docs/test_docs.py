@@ -5,7 +5,7 @@ import pytest
 
 DOCS = {path.name: path for path in (pages.ROOT / "docs").rglob("*.md")}
 # Pages whose code trains networks.
-LONG = ("leaves.md", "precision.md", "state.md", "monitoring.md")
+LONG = ("leaves.md", "models.md", "precision.md", "state.md", "monitoring.md")
 
 
 @pytest.mark.parametrize(

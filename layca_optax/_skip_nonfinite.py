@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from layca_optax._paths import check_same_leaves, join, leaf_paths, refuse_twice
-from layca_optax._rules import is_inexact
+from layca_optax._paths import join, leaf_paths, refuse_twice
+from layca_optax._rules import as_array, is_inexact
 from layca_optax._state import by_path
 from layca_optax._track import TrackRotationState
 
@@ -93,8 +93,6 @@ def skip_nonfinite(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SkipNonfiniteState]:
-        if params is not None:
-            check_same_leaves(params, updates, "updates")
         trained = [(name, g) for name, g in _named(updates) if is_inexact(g)]
         bad = {name: ~jnp.all(jnp.isfinite(g)) for name, g in trained}
         zero = {name: jnp.all(g == 0) for name, g in trained if zeros and jnp.size(g)}
@@ -127,10 +125,13 @@ class _Place(jax.ShapeDtypeStruct):
 
 
 def _places(tree: Any) -> Any:
-    places = []
+    places: list[_Place | None] = []
     for name, x in _named(tree):
-        places.append(_Place(jnp.shape(x), jnp.result_type(x)))
-        places[-1].name = name
+        # An Equinox model has functions among its leaves; states keep nothing for them.
+        place = _Place(jnp.shape(x), jnp.result_type(x)) if hasattr(as_array(x), "shape") else None
+        if place is not None:
+            place.name = name
+        places.append(place)
     return jax.tree.unflatten(jax.tree.structure(tree), places)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 DOCS = {path.name: path for path in (pages.ROOT / "docs").rglob("*.md")}
 # Pages whose code trains networks or compiles for several devices.
-LONG = ("leaves.md", "precision.md", "state.md", "monitoring.md", "sharding.md")
+LONG = ("leaves.md", "models.md", "precision.md", "state.md", "monitoring.md", "sharding.md")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The README: its code runs, its two commands come first, its tables are what the results say."""
+"""The README's code runs, its two commands come first, and its tables are those of the logs."""
 
 import ast
 import re
@@ -34,6 +34,6 @@ def test_pictures_and_links_exist():
     assert pages.broken_links(PAGE) == []
 
 
-def test_the_tables_are_what_the_results_say():
+def test_the_tables_are_those_of_the_logs():
     assert pairs.table(pairs.read()) in README
     assert tasks.table(Results("laptop")) in README

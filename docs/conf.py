@@ -36,7 +36,7 @@ html_theme_options = {"article_footer_items": [], "footer_content_items": [], "h
 
 # Programs and commands have a button that copies them, without prompts; diffs and outputs have none.
 copybutton_selector = ", ".join(
-    f"div.highlight-{language} pre" for language in ("python", "ipython3", "default")
+    f"div.highlight-{language} pre" for language in ("python", "ipython3", "default", "none", "sh")
 )
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True

@@ -1,16 +1,17 @@
 """Draws the pictures of runs on these pages: `python docs/pictures.py`.
 
-It trains five networks for `docs/images/rotation.svg` and `curves.svg`, which takes a minute or two on two
-cores, and draws two tables of the benchmarks as `benchmarks.svg`. Backgrounds are transparent, and all colors
-have a contrast of 3 or more with white and with black.
+It trains six networks, which takes a minute or two on two cores, and needs `chromium` for the screenshot of a
+report. Drawings are transparent, and all their colors have a contrast of 3 or more with white and with black.
 """
 
 import json
 import re
+import subprocess
 import sys
 from base64 import b64decode
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jax
 import matplotlib as mpl
@@ -19,6 +20,7 @@ import optax
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -26,12 +28,14 @@ sys.path.insert(0, str(ROOT))
 from layca_optax import layca, rotation_report, track_rotation  # noqa: E402
 from layca_optax.plot import draw_layers  # noqa: E402
 from train import fit  # noqa: E402
+from training import page  # noqa: E402
 from training.config import Flags  # noqa: E402
 from training.optimizer import make_optimizer  # noqa: E402
 from training.tasks import TASKS  # noqa: E402
 
 LAYERS = LinearSegmentedColormap.from_list("layers", ["#2e7dd7", "#b050be", "#d96214"])
 GREY = "#777777"
+OPTIMIZERS = ["sgd", "adam", "lamb", "layca", "layca, track_rotation"]
 STYLE = dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"], GREY)
 STYLE |= {"svg.fonttype": "none", "svg.hashsalt": "layca_optax"}
 
@@ -117,25 +121,31 @@ def note(axes, x, y, text):
     axes.text(x, y, text, ha="left" if x < 30 else "right", va="bottom", fontsize="small", color=GREY)
 
 
-def speed():
-    """Draws two of the benchmarks' tables: milliseconds on a CPU, and bytes that an H100 would move."""
-    page = (ROOT / "benchmarks" / "README.md").read_text()
+def speeds():
+    """Returns two of the benchmarks' tables: milliseconds on a CPU, and bytes that an H100 would move."""
+    readme = (ROOT / "benchmarks" / "README.md").read_text()
     tables = {
-        "transformer, 148 leaves": "step of 109 M parameters\non two CPU cores, ms",
-        "h100, float32": "bytes moved by a step,\ncompiled for an H100, by\nthose of the parameters",
+        "step of 109 M parameters\non two CPU cores, ms": ("transformer, 148 leaves", 1),
+        "bytes moved by a step,\ncompiled for an H100, by\nthose of the parameters": ("h100, float32", 2),
     }
-    names = ["sgd", "adam", "lamb", "layca", "layca, track_rotation"]
-    figure = Figure(figsize=(5.4, 2.6), layout="constrained")
-    for axes, (head, title) in zip(figure.subplots(1, 2, sharey=True), tables.items(), strict=True):
-        rows = re.search(rf"^\| {head}.*\n.*\n((?:\|.*\n)+)", page, re.MULTILINE).group(1).splitlines()
+    found = {}
+    for title, (head, column) in tables.items():
+        rows = re.search(rf"^\| {head}.*\n.*\n((?:\|.*\n)+)", readme, re.MULTILINE).group(1).splitlines()
         cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-        column = 1 if "ms" in title else 2
-        values = {row[0]: float(row[column]) for row in cells if row[0] in names}
-        colors = [LAYERS(1.0) if name.startswith("layca") else GREY for name in names]
-        bars = axes.barh(names, [values[name] for name in names], color=colors)
+        values = {row[0]: float(row[column]) for row in cells}
+        found[title] = {name: values[name] for name in OPTIMIZERS}
+    return found
+
+
+def speed():
+    figure = Figure(figsize=(5.4, 2.6), layout="constrained")
+    charts = zip(figure.subplots(1, 2, sharey=True), speeds().items(), strict=True)
+    for axes, (title, values) in charts:
+        colors = [LAYERS(1.0) if name.startswith("layca") else GREY for name in values]
+        bars = axes.barh([*values], [*values.values()], color=colors)
         axes.bar_label(bars, fmt="%.3g", padding=2, color=GREY, fontsize="small")
-        axes.set(title=title, xticks=(), xlim=(0, 1.2 * max(values.values())))
-        axes.title.set_fontsize("small")
+        axes.set(xticks=(), xlim=(0, 1.2 * max(values.values())))
+        axes.set_title(title, fontsize="small")
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         axes.patch.set_alpha(0)
@@ -156,8 +166,33 @@ def thumbnails():
             )
 
 
+def report():
+    """Takes a screenshot of a run's report; the file keeps the names of panels and curves as text."""
+    path = ROOT / "docs" / "images" / "report.png"
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        subprocess.run([sys.executable, "train.py", "--out", out], cwd=ROOT, check=True)
+        shown = out / "report.html"
+        chromium = ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1000,1440"]
+        subprocess.run(
+            [*chromium, "--virtual-time-budget=4000", f"--screenshot={path}", shown.as_uri()], check=True
+        )
+        records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    text = PngInfo()
+    text.add_text("curves", json.dumps(names(records)))
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(128).save(path, pnginfo=text, optimize=True)
+
+
+def names(records):
+    """Returns the titles of a report's panels and the names of its curves."""
+    figure = page.draw(records)
+    return [*(title.text for title in figure.layout.annotations), *(curve.name for curve in figure.data)]
+
+
 if __name__ == "__main__":
     thumbnails()
+    report()
     with mpl.rc_context(STYLE):
         speed()
         together, sgd = train(), train(layca=False)

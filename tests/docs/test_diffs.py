@@ -1,4 +1,4 @@
-"""docs/monitoring.md: its diffs change at most five lines of loops that run before and after."""
+"""The diffs of docs/monitoring.md change at most five lines, and their programs run before and after."""
 
 import re
 from contextlib import redirect_stdout
@@ -17,7 +17,7 @@ DIFFS = {
 
 
 def printed(diff, *, without):
-    """What a program prints: before the change it is the diff without + lines, after it without - lines."""
+    """Returns what the program prints before the change (`without="+"`) or after it (`without="-"`)."""
     program = "\n".join(line[1:] for line in diff if not line.startswith(without))
     with redirect_stdout(StringIO()) as out:
         exec(compile(program, "a diff of monitoring.md", "exec"), {"__name__": "program"})
@@ -30,7 +30,7 @@ def test_every_diff_is_found():
 
 
 @pytest.mark.parametrize("name", DIFFS)
-def test_at_most_five_lines_change_and_the_layers_are_seen(name):
+def test_at_most_five_lines_change_and_only_rotations_are_printed_in_addition(name):
     diff, shown = DIFFS[name]
     assert {line[:1] for line in diff} == {" ", "+", "-"}
     assert sum(line[0] in "+-" for line in diff) <= 5

@@ -1,4 +1,4 @@
-"""The documentation's pages: their code runs and prints what they say; their links lead somewhere."""
+"""The code of the documentation's pages runs and prints what they say, and their links lead somewhere."""
 
 import pages
 import pytest

@@ -1,4 +1,4 @@
-"""A transformer over bytes, routed as docs/leaves.md advises, trained with Layca on Adam and on Muon."""
+"""Trains the transformer of docs/leaves.md by that page's rule, with Layca on Adam and on Muon."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ LAST = 2 + BLOCKS * 6 - 1
 
 @pytest.fixture(scope="module")
 def docs():
-    """The names that the page defines: the model, its rule, its optimizers."""
+    """Returns what the page defines: the model, its rule, its optimizers."""
     return pages.run(pages.ROOT / "docs" / "leaves.md")
 
 
@@ -32,7 +32,7 @@ def data():
 
 
 def decay(count):
-    """The factor of all learning rates: from 1 down to a tenth."""
+    """Returns the factor of all learning rates, which falls from 1 to a tenth."""
     return 1 - 0.9 * count / STEPS
 
 
@@ -42,7 +42,7 @@ def windows(stream, starts):
 
 @pytest.fixture(scope="module", params=RATES)
 def run(request, data, docs):
-    """Name; the parameters at all steps, along a first axis; losses in training; the loss in validation."""
+    """Returns the optimizer's name, the parameters by step, the training losses and the validation loss."""
     name = request.param
     optimizer = docs["optimizer"](
         docs[name], lambda count: RATES[name] * decay(count), ALPHA, lambda count: OTHERS * decay(count)
@@ -68,7 +68,7 @@ def run(request, data, docs):
 
 
 def kernels(tree):
-    """The kernel of each block with its name and position: leaves are stacked along axis `BLOCKS`."""
+    """Yields per kernel of each block a name, its position in the forward pass, the block and the leaf."""
     for name, place in (ATTENTION | MLP).items():
         leaf = (tree["attention"] if name in ATTENTION else tree)[name]["kernel"]
         for block in range(BLOCKS):
@@ -110,7 +110,7 @@ def test_what_does_not_rotate_takes_others(run):
     blocks = history["blocks"]
     leaves = [history["head"]["kernel"], history["norm"]["scale"], blocks["attention_norm"]["scale"]]
     for leaf in [*leaves, blocks["mlp_norm"]["bias"]]:
-        # Adam's first step has the size of its learning rate, except where the gradient is next to nothing.
+        # Adam's first step is as long as its learning rate, except where the gradient is almost zero.
         assert np.median(np.abs(leaf[1] - leaf[0])) == pytest.approx(OTHERS, rel=1e-2)
 
 
@@ -132,7 +132,7 @@ def test_muon_makes_the_singular_values_of_each_blocks_kernels_nearly_equal(docs
     for name, _, block, leaf in kernels(direction["blocks"]):
         inputs = leaf.shape[1] * (leaf.shape[2] if name.startswith("out") else 1)
         values = np.linalg.svd(np.asarray(leaf[block]).reshape(inputs, -1), compute_uv=False)
-        # The smallest of a square random matrix is close to zero and stays below the others.
+        # The smallest singular value of a square random matrix is close to zero and stays small.
         assert np.quantile(values, 0.1) > 0.6, name
         assert values.max() < 1.3, name
 

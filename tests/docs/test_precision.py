@@ -1,4 +1,4 @@
-"""A two-layer network on bfloat16: as good as float32 when used as docs/precision.md advises, else not."""
+"""bfloat16 is as good as float32 in training if it is used as docs/precision.md advises, and only then."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ SEEDS, STEPS, BATCH, WIDTH = 8, 200, 64, 32
 
 
 def training_losses(loss, images, labels, params_dtype, dtype):
-    """The loss on all images after training, one a seed; seeds differ in first weights and batches."""
+    """Returns the final loss on all images, per seed; seeds differ in initial weights and batches."""
     optimizer = optax.chain(optax.scale_by_adam(), layca(optax.cosine_decay_schedule(3**-5, STEPS)))
 
     def train(key):
@@ -43,7 +43,7 @@ def training_losses(loss, images, labels, params_dtype, dtype):
 
 
 def difference(losses, reference):
-    """Of the means over seeds; and twice its standard error, which chance alone exceeds once in 20 times."""
+    """Returns the difference of means over seeds, and twice its standard error."""
     error = np.sqrt((losses.var(ddof=1) + reference.var(ddof=1)) / SEEDS)
     return losses.mean() - reference.mean(), 2 * error
 
@@ -59,6 +59,6 @@ def test_float32_parameters_and_bfloat16_products_reach_the_loss_of_float32():
     mean, noise = difference(losses(jnp.float32, jnp.bfloat16), reference)
     assert noise < 0.1 * reference.mean()
     assert abs(mean) < noise
-    # The same measure tells what the page warns of.
+    # The same measure finds what the page warns of.
     mean, noise = difference(losses(jnp.bfloat16, jnp.bfloat16), reference)
     assert mean > noise

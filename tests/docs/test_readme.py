@@ -1,4 +1,4 @@
-"""The README: its code runs, its two commands come first, its tables are what the results say."""
+"""The README's code runs, its two commands come first, and its tables are those of the logs."""
 
 import ast
 import re

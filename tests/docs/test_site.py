@@ -1,4 +1,4 @@
-"""The documentation's site: complete, closed in itself, and readable."""
+"""The documentation's site has every page, needs no other site, and is readable."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _CSS_ADDRESS = re.compile(r"""(?:url\(|@import)\s*["']?([^"')\s;]+)""")
 
 
 class Page(HTMLParser):
-    """The anchors of a page, where its links lead, and what a browser loads with it."""
+    """Collects the anchors of a page, its links, and what a browser loads with it."""
 
     def __init__(self, text):
         super().__init__()
@@ -36,7 +36,7 @@ class Page(HTMLParser):
 
 
 def build(source, folder):
-    """Builds as the first line of `docs/conf.py` says, where no proxy leads out."""
+    """Builds as the first line of `docs/conf.py` says; proxies that do not exist keep it off the network."""
     offline = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https", "all")}
     return subprocess.run(
         [sys.executable, "-m", "sphinx", "-q", "-W", "-c", source / "docs", source, folder],
@@ -91,6 +91,31 @@ def test_links_lead_to_pages_and_headings(site):
             if not target.exists() or unquote(parts.fragment) not in anchors:
                 dead.append((path.name, link))
     assert dead == []
+
+
+def test_search_finds_the_words_of_the_field(site):
+    index = json.loads((site / "searchindex.js").read_text().removeprefix("Search.setIndex(")[:-1])
+    # Fine-tuning is two words to the search, and all words are reduced to their stems.
+    assert {"adamw", "lora", "wandb", "warmup", "fine", "tune"} <= index["terms"].keys()
+
+
+def test_the_menu_tells_tutorials_from_reference(site):
+    captions = re.findall(r'class="caption-text">([^<]+)<', (site / "docs" / "index.html").read_text())
+    assert captions[:4] == ["Tutorials", "How to", "Explanation", "Reference"]
+
+
+def test_every_notebook_can_be_downloaded_from_the_gallery(site):
+    gallery = Page((site / "docs" / "tutorials.html").read_text())
+    downloads = {os.path.basename(link) for link in gallery.links if "_downloads" in link}
+    assert downloads == {path.name for path in pages.ROOT.glob("notebooks/*.ipynb")}
+
+
+def test_programs_can_be_copied_and_diffs_and_outputs_cannot(site):
+    script = (site / "_static" / "copybutton.js").read_text()
+    copied = set(re.findall(r"highlight-(\w+)", re.search(r"COPYBUTTON_SELECTOR = '(.*)'", script)[1]))
+    text = "".join(path.read_text() for path in site.rglob("*.html"))
+    languages = set(re.findall(r'"highlight-(\w+) notranslate', text))
+    assert languages - copied == {"diff", "text", "bibtex"}
 
 
 def test_formulas_are_typeset(site):

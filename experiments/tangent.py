@@ -193,7 +193,7 @@ def _score(line: Mapping[str, Any], name: str) -> np.ndarray:
 
 def draw(preset: str, results: Results) -> Figure:
     cells = CELLS[preset]
-    label = "accuracy, or −loss: held out (lines), ten seeds (dots)"
+    label = "accuracy, or −loss\n(lines: held out; dots: tested)"
     figure, axes = titled_panels(map(str, cells), label, xlabel="learning rate, power of 3")
     for axis, cell in zip(axes, cells, strict=True):
         for name in cell.variants():

@@ -93,11 +93,12 @@ class Flags:
     layca: bool = True
     """Whether Layca turns the steps of the optimizer into rotations."""
     learning_rate: float | None = None
-    """With Layca, the tangent of the angle (radians) of each step. By default the task's and optimizer's."""
+    """With Layca, the tangent of the angle by which a step turns a layer. By default the task's."""
     alpha: float = 0.0
-    """Layer-wise rates, Eq. (1): negative trains the first layers faster, positive the last; in [-1, 1]."""
+    """Layer-wise rates, Eq. (1) of the paper: below 0 the first layers train faster, above 0 the last ones;
+    between -1 and 1."""
     weight_decay: float | None = None
-    """Keras' L2 of kernels: their gradient gains 2 * weight_decay * weights. By default the task's."""
+    """Keras' L2 of kernels: adds 2 * weight_decay * weights to their gradient. By default the task's."""
     batch_size: int | None = None
     """Images per step. By default the task's."""
     epochs: int | None = None

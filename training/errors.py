@@ -5,8 +5,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from data import DataError
 from data.writing import FileError
@@ -36,15 +35,16 @@ def exit_code(name: str, program: Callable[[], int | None], arguments: Sequence[
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        with _output():
-            code = 0
-            try:
-                code = program() or 0
-            except Interrupted as reason:
-                with only_primary_prints():
-                    print(reason)
-            agree({}, last=True)
-            return code
+        code = 0
+        try:
+            code = program() or 0
+        except Interrupted as reason:
+            with only_primary_prints():
+                print(reason)
+        finally:
+            _flush_output()
+        agree({}, last=True)
+        return code
     except Exception as error:
         foreseen = isinstance(error, FORESEEN)
         if not foreseen and alone():
@@ -67,18 +67,14 @@ def exit_code(name: str, program: Callable[[], int | None], arguments: Sequence[
         raise
 
 
-@contextmanager
-def _output() -> Iterator[None]:
+def _flush_output() -> None:
     """Raises `FileError` if standard output cannot be written, as on a full disk or behind `| head`."""
     try:
-        yield
-    finally:
-        try:
-            sys.stdout.flush()
-        except OSError as error:
-            # Python tries again when it exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise FileError(f"standard output could not be written: {error.strerror}") from error
+        sys.stdout.flush()
+    except OSError as error:
+        # Python tries again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise FileError(f"standard output could not be written: {error.strerror}") from error
 
 
 def _sentence(error: Exception) -> str:

@@ -171,9 +171,10 @@ def two_at_once(undisturbed: Undisturbed, folder: Path) -> Iterator[dict]:
 
 def disk_full(undisturbed: Undisturbed, disk: Path, sizes: int) -> Iterator[dict]:
     """Gives runs disks from a page to 4/3 of the space that their files need, and then makes room."""
-    folder = disk / "run"
+    folder, pages = disk / "run", 0
     for size in np.geomspace(PAGE, 4 / 3 * undisturbed.bytes, sizes):
-        bytes = round(size / PAGE) * PAGE
+        pages = max(pages + 1, round(size / PAGE))
+        bytes = pages * PAGE
         with mounted(disk, bytes):
             ended, done = finish(start(folder)), epochs(folder)
             mount(disk, f"remount,size={2 * undisturbed.bytes}")

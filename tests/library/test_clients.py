@@ -28,12 +28,11 @@ X = jnp.ones((3, 4))
 @pytest.mark.parametrize("optimizer", [layca(), track_rotation()])
 def test_a_whole_equinox_model_as_params_is_an_error_that_says_what_to_pass(optimizer):
     model = eqx.nn.MLP(4, 2, width_size=8, depth=1, key=jax.random.key(0))
-    gradients = eqx.filter_grad(lambda model: jnp.sum(jax.vmap(model)(X) ** 2))(model)
-    params = eqx.filter(model, eqx.is_inexact_array)
-    optimizer.update(gradients, optimizer.init(params), params)
+    params = gradients = eqx.filter(model, eqx.is_inexact_array)
+    state = optimizer.init(params)
     for call in (optimizer.update, lambda *_: check_descent(optimizer, model, gradients)):
         with pytest.raises(ValueError, match=r"'activation'.*; pass .* eqx\.filter\(model, eqx\.is_inexact_"):
-            call(gradients, optimizer.init(params), model)
+            call(gradients, state, model)
 
 
 def test_skip_nonfinite_keeps_moments_whether_or_not_an_equinox_model_is_filtered():

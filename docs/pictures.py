@@ -138,14 +138,14 @@ def speeds():
 
 
 def speed():
-    figure = Figure(figsize=(5.4, 2.6), layout="constrained")
+    figure = Figure(figsize=(4.4, 2.8), layout="constrained")
     charts = zip(figure.subplots(1, 2, sharey=True), speeds().items(), strict=True)
     for axes, (title, values) in charts:
         colors = [LAYERS(1.0) if name.startswith("layca") else GREY for name in values]
         bars = axes.barh([*values], [*values.values()], color=colors)
         axes.bar_label(bars, fmt="%.3g", padding=2, color=GREY, fontsize="small")
         axes.set(xticks=(), xlim=(0, 1.2 * max(values.values())))
-        axes.set_title(title, fontsize="small")
+        axes.set_title(title, fontsize="small", pad=2)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         axes.patch.set_alpha(0)

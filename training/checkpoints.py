@@ -134,7 +134,11 @@ class Checkpoints:
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Drops the tracebacks that orbax, or asyncio for its tasks, logs of what is then raised."""
-    return not (record.exc_info and "orbax" in record.pathname + record.getMessage())
+    if not record.exc_info:
+        return True
+    # A task that only writes a file does not name orbax.
+    failed_to_write = isinstance(record.exc_info[1], OSError)
+    return not (failed_to_write or "orbax" in record.pathname + record.getMessage())
 
 
 @contextmanager

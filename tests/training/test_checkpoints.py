@@ -1,6 +1,8 @@
 """Tests saved states: the last three, with damaged files and on a full disk."""
 
+import asyncio
 import errno
+import gc
 import os
 import shutil
 from contextlib import contextmanager
@@ -246,6 +248,20 @@ def test_a_full_disk_under_a_checkpoint(run, monkeypatch):
     shutil.rmtree(run / "checkpoint" / "6", ignore_errors=True)
     with resumed(run) as (_, state):
         assert bits(state) == bits(state_after(5))
+
+
+def test_a_task_that_fails_to_write_prints_no_traceback(tmp_path, caplog):
+    async def write():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def forget_the_task():
+        asyncio.ensure_future(write())  # noqa: RUF006
+        await asyncio.sleep(0)
+
+    with Checkpoints(tmp_path):
+        asyncio.run(forget_the_task())
+        gc.collect()
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(

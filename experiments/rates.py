@@ -90,24 +90,30 @@ def steps_of(task: str, length: Length) -> int:
 
 
 def points(preset: str, results: Results) -> dict[str, dict[str, tuple[list[int], list[float]]]]:
-    """Returns, by network and base, the numbers of steps and the best powers."""
-    found: dict[str, Any] = {}
-    for task in TASKS[preset]:
-        steps = [steps_of(task, length) for length in LENGTHS[task]]
-        found[task] = {
-            base: (steps, [best_on_task(task, base, length, results) for length in LENGTHS[task]])
-            for base in BASES
-        }
+    """Returns, by network and base, the numbers of steps whose runs are logged, and the best powers."""
+    found: dict[str, Any] = {task: {} for task in TASKS[preset]}
+    for task, by_base in found.items():
+        for base in BASES:
+            done = [length for length in LENGTHS[task] if is_logged(task, base, length, results)]
+            best = [best_on_task(task, base, length, results) for length in done]
+            by_base[base] = [steps_of(task, length) for length in done], best
     if preset == "laptop":
-        found["text"] = {
-            base: (list(TEXT_STEPS), [best_on_text(base, steps, results) for steps in TEXT_STEPS])
-            for base in BASES
-        }
+        found["text"] = {}
+        for base in BASES:
+            done = [steps for steps in TEXT_STEPS if results.has(on_text(base, steps))]
+            found["text"][base] = done, [best_on_text(base, steps, results) for steps in done]
     return found
 
 
+def is_logged(task: str, base: str, length: Length, results: Results) -> bool:
+    return all(results.has(run) for runs in grid(task, base, length) for run in runs)
+
+
 def draw(preset: str, results: Results) -> Figure:
+    """Draws the lengths whose runs are all logged."""
     found = points(preset, results)
+    if not any(steps for by_base in found.values() for steps, _ in by_base.values()):
+        results.of(runs(preset)[0])  # names the missing run
     figure, axes = titled_panels(found, "best rate, power of 3", xscale="log", xlabel="steps")
     for axis, (network, by_base) in zip(axes, found.items(), strict=True):
         for i, (base, (steps, powers)) in enumerate(by_base.items()):
@@ -120,10 +126,12 @@ def draw(preset: str, results: Results) -> Figure:
                 axis.plot(steps, slope * logs + start, color=color, lw=1)
                 dots.set_label(f"{base}, slope {slope:.2f}")
             for length in BATCHES.get(network, ()):
+                if not is_logged(network, base, length, results):
+                    continue
                 place = steps_of(network, length), best_on_task(network, base, length, results)
                 axis.plot(*place, "x", color=color)
                 axis.annotate(f"batch {length.batch_size}", place, fontsize="x-small")
-        axis.legend(fontsize="small")
+        axis.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
     return figure
 
 

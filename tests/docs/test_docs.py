@@ -3,6 +3,9 @@
 import pages
 import pytest
 
+from experiments import rates
+from experiments.results import Results
+
 DOCS = {path.name: path for path in (pages.ROOT / "docs").rglob("*.md")}
 # Pages whose code trains networks or compiles for several devices.
 LONG = ("leaves.md", "models.md", "precision.md", "state.md", "monitoring.md", "sharding.md")
@@ -18,6 +21,18 @@ def test_code_runs_and_prints_what_the_page_says(name):
 @pytest.mark.parametrize("name", DOCS)
 def test_links_lead_somewhere(name):
     assert pages.broken_links(DOCS[name]) == []
+
+
+def test_the_best_rates_are_those_of_the_logs():
+    rows = []
+    for by_base in rates.points("laptop", Results("laptop")).values():
+        best = {base: dict(zip(*found, strict=True)) for base, found in by_base.items()}
+        lengths = [steps for steps in best["sgd"] if all(steps in found for found in best.values())]
+        for steps in lengths:
+            powers = " | ".join(f"{found[steps]:.1f}" for found in best.values())
+            rows.append(f"| {steps} | {powers} |")
+    assert len(rows) >= 5
+    assert [row for row in rows if row not in DOCS["learning_rates.md"].read_text()] == []
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import pytest
 from data import text
 from layca_optax import layca
 
+pytestmark = pytest.mark.slow
+
 STEPS, BATCH, CONTEXT, BLOCKS = 200, 16, 32, 2
 ALPHA, OTHERS = -0.1, 1e-2
 RATES = {"adam": 3**-4, "muon": 3**-3}
@@ -75,7 +77,6 @@ def kernels(tree):
             yield f"{name} of block {block}", 2 + 6 * block + place, block, leaf
 
 
-@pytest.mark.slow
 def test_learns_more_than_frequencies(run, data):
     name, _, losses, validation_loss = run
     assert np.all(np.isfinite(losses))
@@ -90,7 +91,6 @@ def test_learns_more_than_frequencies(run, data):
     assert abs(losses[-20:].mean() - validation_loss) < 0.3
 
 
-@pytest.mark.slow
 def test_each_vector_turns_by_its_rate_at_its_norm(run):
     name, history, _, _ = run
     vectors = [(n, depth, leaf[:, block]) for n, depth, block, leaf in kernels(history["blocks"])]
@@ -103,7 +103,6 @@ def test_each_vector_turns_by_its_rate_at_its_norm(run):
         assert oracle.norm(w[-1]) == pytest.approx(oracle.norm(w[0]), rel=1e-6), vector
 
 
-@pytest.mark.slow
 def test_what_does_not_rotate_takes_others(run):
     _, history, _, _ = run
     assert not history["head"]["kernel"][0].any()

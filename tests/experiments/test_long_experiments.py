@@ -93,6 +93,7 @@ def test_short_runs_leave_no_files(monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["laptop"]
 
 
+@pytest.mark.slow
 def test_a_line_names_the_device_the_precision_and_the_data(monkeypatch):
     run = training(task="mnist5k-mlp", epochs=1)
     found = line(run, None)

@@ -83,6 +83,7 @@ def test_leaves_may_stand_still_unless_all_do():
         check_descent(layca(), PARAMS, jax.tree.map(jnp.zeros_like, PARAMS))
 
 
+@pytest.mark.slow
 def test_other_dtypes():
     for dtype in (jnp.bfloat16, jnp.float16):
         cast = lambda tree, dtype=dtype: jax.tree.map(lambda x: x.astype(dtype), tree)
@@ -103,6 +104,7 @@ def test_extra_arguments_reach_the_optimizer_and_nothing_is_changed():
     np.testing.assert_array_equal(PARAMS["kernel"], normal(0)["kernel"])
 
 
+@pytest.mark.slow
 def test_flax_modules_and_sharded_weights():
     model = nnx.Linear(4, 6, rngs=nnx.Rngs(0))
     gradients = nnx.grad(lambda model: jnp.sum(model(jnp.ones((2, 4))) ** 2))(model)

@@ -107,6 +107,7 @@ def test_nothing_is_shared_with_the_parameters():
     step(loaded, state)
 
 
+@pytest.mark.slow
 def test_rules_with_several_vectors_and_weights_of_another_size():
     for rotate, axis in (("neuron", 0), (lambda path, leaf: (0,) if leaf.ndim == 2 else None, 1)):
         state = trained(on_adam(rotate=rotate))

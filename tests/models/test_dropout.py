@@ -11,6 +11,8 @@ from models import pure
 from models.vgg import WilsonVGG
 from training.checkpoints import Checkpoints
 
+pytestmark = pytest.mark.slow
+
 MODEL = pure(partial(WilsonVGG, filters=(4,), convs=(2,), hidden=16))
 APPLY = jax.jit(MODEL.apply, static_argnames="train")
 
@@ -35,7 +37,6 @@ def assert_same(a, b):
         assert jnp.all(x == y)
 
 
-@pytest.mark.slow
 def test_every_call_drops_other_values_which_the_state_determines(images, start, other_state):
     params, state = start
     first, after = APPLY(params, state, images, train=True)
@@ -51,7 +52,6 @@ def test_evaluation_drops_nothing(images, start, other_state):
     assert_same(state, same)
 
 
-@pytest.mark.slow
 def test_the_state_goes_through_checkpoints_bit_for_bit(images, start, tmp_path):
     params, state = start
     _, state = APPLY(params, state, images, train=True)
@@ -63,7 +63,6 @@ def test_the_state_goes_through_checkpoints_bit_for_bit(images, start, tmp_path)
     assert_same(APPLY(params, restored, images, train=True), APPLY(params, state, images, train=True))
 
 
-@pytest.mark.slow
 def test_the_state_can_be_the_carry_of_a_scan(images, start):
     params, state = start
 

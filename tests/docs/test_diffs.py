@@ -25,7 +25,7 @@ def printed(diff, *, without):
 
 
 def test_every_diff_is_found():
-    assert list(DIFFS) == ["Flax NNX", "Equinox", "Flax Linen"]
+    assert list(DIFFS) == ["Flax NNX", "Equinox", "Flax Linen", "Haiku"]
     assert len(DIFFS) == PAGE.count("```diff")
 
 

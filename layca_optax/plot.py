@@ -17,8 +17,9 @@ except ImportError as error:
         'layca_optax.plot needs matplotlib: pip install "layca-optax[plot]", or pip install matplotlib'
     ) from error
 
-# More lines than these have no legend, but a scale from the first to the last.
-_MOST_NAMES = 12
+# More lines than these have no legend, but a scale of colors that names some of them.
+_MOST_NAMES = 30
+_MOST_TICKS = 10
 # A leaf of more vectors is drawn as their median and range.
 _MOST_VECTORS = 32
 
@@ -33,9 +34,11 @@ def plot_rotation(history: Mapping[int, Mapping[str, Mapping[str, Any]]], xlabel
     Returns:
       A matplotlib `Figure` of two rows: `last_step`, the angle of one step in radians, and `from_init`, the
       cosine distance from initialisation. There is one line per layer, in the order of the last report, the
-      first one darkest. A leaf of several vectors has one line per vector, or, if it has more than 32, the
-      median with a band from the smallest to the largest. A vector that is zero (NaN) leaves a gap.
-      `figure.savefig("rotation.png")` writes it; a notebook shows it.
+      first one darkest. That is the order of paths; for the order of depth, make each report
+      `{path: report[path] for path in paths}`, with the paths sorted by `layer_depths`. A leaf of several
+      vectors has one line per vector, or, if it has more than 32, the median with a band from the smallest to
+      the largest. A vector that is zero (NaN) leaves a gap. `figure.savefig("rotation.png")` writes it; a
+      notebook shows it.
 
     Raises:
       ValueError: `history` is empty, or holds something else than reports.
@@ -70,12 +73,16 @@ def plot_rotation(history: Mapping[int, Mapping[str, Mapping[str, Any]]], xlabel
     lower.set(xlabel=xlabel, ylabel="cosine distance from start")
     for axes in (upper, lower):
         axes.set_ylim(bottom=0)
+    if _coincide(list(curves["last_step"].values())):
+        upper.set_title("all lines coincide", loc="right", fontsize="medium")
     lower.locator_params(axis="x", integer=True)
     names = list(curves["from_init"])
     if len(names) > _MOST_NAMES:
-        scale_of_layers(figure, [upper, lower], names[0], names[-1])
+        scale_of_layers(figure, [upper, lower], names)
     else:
-        figure.legend(*lower.get_legend_handles_labels(), loc="outside right center", frameon=False)
+        size = "medium" if len(names) <= 12 else "x-small"
+        lines = lower.get_legend_handles_labels()
+        figure.legend(*lines, loc="outside right center", frameon=False, fontsize=size)
     return figure
 
 
@@ -110,10 +117,13 @@ def draw_layers(axes: Axes, steps: Sequence[float], curves: Mapping[str, Any]) -
     axes.grid(alpha=0.3)
 
 
-def scale_of_layers(figure: Figure, axes: Sequence[Axes], first: str = "first", last: str = "last") -> None:
-    """Says which color is which layer by a scale beside the axes, with names at its ends."""
-    bar = figure.colorbar(ScalarMappable(cmap="viridis"), ax=list(axes), label="layer", ticks=[0, 1])
-    bar.ax.set_yticklabels([first, last])
+def scale_of_layers(figure: Figure, axes: Sequence[Axes], names: Sequence[str] = ("first", "last")) -> None:
+    """Says which color is which layer by a scale beside the axes, with the names of up to ten of them."""
+    named = np.unique(np.linspace(0, len(names) - 1, _MOST_TICKS).round().astype(int))
+    bar = figure.colorbar(
+        ScalarMappable(cmap="viridis"), ax=list(axes), label="layer", ticks=list(named / (len(names) - 1))
+    )
+    bar.ax.set_yticklabels([names[i] for i in named])
 
 
 def layer_colors(count: int) -> list[str]:
@@ -134,6 +144,13 @@ def _curves(history: Mapping[int, Any], steps: Sequence[int], measure: str) -> d
         else:
             curves[path] = values.reshape(len(steps), int(np.prod(shape)))
     return curves
+
+
+def _coincide(curves: Sequence[np.ndarray]) -> bool:
+    """Returns whether several lines look like one, as with one angle for all layers."""
+    values = np.concatenate([curve.reshape(len(curve), -1) for curve in curves], axis=1)
+    spread = np.abs(values - values[:, :1]).max()
+    return values.shape[1] > 1 and bool(spread <= 0.005 * values.max())
 
 
 def _of_finite(function: Any, values: np.ndarray) -> np.ndarray:

@@ -110,11 +110,25 @@ def test_the_colors_are_viridis_from_the_first_layer_to_the_last():
     assert layer_colors(1) == ["#440154"]
 
 
-def test_many_layers_have_a_scale_instead_of_names():
-    measured = {"from_init": 0.5, "last_step": 0.1, "norm": 1.0}
-    figure = plot_rotation({1: {f"layers/{i}": measured for i in range(13)}})
+def report(layers, angle=lambda i: 0.1):
+    return {f"layers/{i}": {"from_init": 0.5, "last_step": angle(i), "norm": 1.0} for i in range(layers)}
+
+
+def test_many_layers_have_a_scale_that_names_ten_of_them():
+    figure = plot_rotation({1: report(30)})
+    assert len(figure.legends[0].get_texts()) == 30
+    figure = plot_rotation({1: report(100)})
     assert figure.legends == []
-    assert [label.get_text() for label in figure.axes[-1].get_yticklabels()] == ["layers/0", "layers/12"]
+    names = [label.get_text() for label in figure.axes[-1].get_yticklabels()]
+    assert names == [f"layers/{i}" for i in range(0, 100, 11)]
+
+
+def test_it_says_where_one_line_hides_the_others():
+    title = lambda history: plot_rotation(history).axes[0].get_title(loc="right")
+    assert title({1: report(3), 2: report(3, lambda i: 0.2 + 1e-4 * i)}) == "all lines coincide"
+    assert title({1: report(3), 2: report(3, lambda i: 0.2 + 0.01 * i)}) == ""
+    assert title({1: report(1)}) == ""
+    assert title({1: report(3, lambda i: float("nan") if i else 0.1)}) == ""
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,13 @@ class Variant(Training):
     def optimizer(self) -> Any:
         return _make(self.base, self.tangent, self.retraction)
 
+    def summary(self, records: list[dict[str, Any]], data_dir: str | None) -> dict[str, Any]:
+        """Logs of the rotation only its end, because hundreds of these runs take hundreds of epochs."""
+        logged = super().summary(records, data_dir)
+        rotation = logged["curves"]["rotation"]
+        logged["curves"]["rotation"] = {layer: distances[-1:] for layer, distances in rotation.items()}
+        return logged
+
 
 def variant(task: str, base: str, power: int, seed: int, **flags: Any) -> Variant:
     """Returns a run at a rate of 3 to a power; `flags` are those of `Variant` and of `train.py`."""

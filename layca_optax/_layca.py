@@ -101,8 +101,8 @@ def layca(
       learning_rate: the tangent of each step's angle in radians (`retraction="projection"`) or the angle
         itself (`"geodesic"`). A number, a (traced) scalar, a schedule `count -> rate`, or a tree prefix of
         the parameters with any of these at its leaves, or with arrays of one rate per vector of a leaf.
-        Prefixes are matched by path. In all of the paper's experiments 3^-3 was
-        best on SGD, RMSProp and Adagrad, and 3^-5 on Adam.
+        Prefixes are matched by path. Begin with 3^-3 on SGD, RMSProp and Adagrad. On Adam and momentum begin
+        with 3^-4, and for tens of thousands of steps with 3^-5, as the paper does on Adam.
       rotate: which leaves rotate, and as how many vectors. `"layer"`: every floating leaf with two or more
         axes is one vector. `"stacked_layer"`: axis 0 enumerates layers, each of which must have two or more
         axes. `"neuron"`: the last axis of a leaf with two or more axes enumerates vectors. Under these
@@ -114,7 +114,9 @@ def layca(
         one kernel of shape (C, 3C).
       others: an optax transformation for the floating and complex leaves that do not rotate (biases, norm
         scales). It receives the same incoming updates; its output is added unchanged. By default these leaves
-        take the plain step, their learning rate times the direction. `optax.set_to_zero()` keeps them fixed.
+        take the plain step, their learning rate times the direction. After `optax.scale_by_adam()` give
+        `optax.scale_by_learning_rate(lr)`, since `optax.adam(lr)` would be Adam on Adam.
+        `optax.set_to_zero()` keeps these leaves fixed.
       tangent: whether to project the step onto the space orthogonal to the weights. Without it
         (:math:`t = s`) the learning rate is not the angle.
       retraction: `"projection"` as above, or `"geodesic"`:
@@ -135,14 +137,14 @@ def layca(
       >>> import jax, jax.numpy as jnp, optax
       >>> from layca_optax import layca, layer_rotation
       >>> params = {"kernel": jnp.eye(3), "bias": jnp.zeros(3)}
-      >>> optimizer = optax.chain(optax.scale_by_adam(), layca(3**-3))
+      >>> optimizer = optax.chain(optax.scale_by_adam(), layca(3**-4))
       >>> state = optimizer.init(params)
       >>> loss = lambda p: jnp.sum((jnp.ones(3) @ p["kernel"] + p["bias"] - 2.0) ** 3 / 3)
       >>> updates, state = optimizer.update(jax.grad(loss)(params), state, params)
       >>> new_params = optax.apply_updates(params, updates)
       >>> cosine_distance = layer_rotation(new_params, params)["kernel"]
-      >>> print(f"{jnp.arccos(1 - cosine_distance):.3f} rad")  # arctan(1/27)
-      0.037 rad
+      >>> print(f"{jnp.arccos(1 - cosine_distance):.3f} rad")  # arctan(1/81)
+      0.012 rad
 
     References:
       Carbonnelle and De Vleeschouwer, `On layer-level control of DNN training and its impact on

@@ -32,8 +32,8 @@ def check_descent(
     Args:
       optimizer: the whole optimizer, whose updates are added to the parameters.
       params: the parameters.
-      gradients: a tree like `params`: gradients of the loss, or any other values that are not all zero; the
-        sign of the updates does not depend on the loss.
+      gradients: a tree like `params`: gradients of the loss, or any other values that are not all zero and
+        not the parameters themselves; the sign of the updates does not depend on the loss.
       **extra_args: passed on to the optimizer's `update`.
 
     Raises:
@@ -71,11 +71,15 @@ def uphill(optimizer: optax.GradientTransformation, params: Any, gradients: Any,
                 f"the updates climb the loss at {_listed(climb)}. After a complete optimizer such as"
                 " optax.adam, which has already flipped the gradient's sign, use layca(…, flip_sign=False);"
                 " after optax.scale_by_adam, or alone, flip_sign=True. The output of `others` is added"
-                " unchanged, so it must flip the sign: others=optax.scale_by_learning_rate(…)"
+                " unchanged, so it must flip the sign: others=optax.scale_by_learning_rate(…). Nothing that"
+                " scales updates may follow layca in the chain"
             )
         if any(cosines):
             return ""
-    return f"the updates are zero in every entry, in {_MOST_STEPS:,} steps with the same gradients"
+    return (
+        f"the updates are zero in every entry, in {_MOST_STEPS:,} steps with the same gradients. (Gradients"
+        " that are parallel to the weights turn nothing.)"
+    )
 
 
 def _listed(names: list[str]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from layca_optax._descent import uphill
+from layca_optax._layca import LaycaState
 from layca_optax._norms import vector_norms, visible_zeros
 from layca_optax._paths import join, leaf_paths, natural_order
 from layca_optax._rates import check_rates, match_rates
@@ -19,10 +20,12 @@ from layca_optax._rules import (
     check_rule,
     fewest_axes,
     is_inexact,
+    rotating_leaves,
     vector_axes,
     vectors_shape,
     why_not,
 )
+from layca_optax._state import by_path
 
 # One misspelt path can leave every leaf of a network without a rate.
 _MOST_PROBLEMS = 6
@@ -41,8 +44,9 @@ def describe(
       params: arrays, or `jax.ShapeDtypeStruct` leaves (for which zero vectors cannot be found).
       rotate: as in `layca`.
       learning_rate: as in `layca`; schedules are shown at step 0. Without it the table has no rate column.
-      optimizer: the whole optimizer; `describe` takes a step with a random gradient to check that it does
-        not climb the loss, as `check_descent` does.
+      optimizer: the whole optimizer. `describe` takes a step with a random gradient to check that it does
+        not climb the loss, as `check_descent` does, and checks that its `layca` has the rule `rotate`. The
+        rule and the rates in the table are those of the arguments, not those of the optimizer.
 
     Returns:
       Lines of text. First a table, in the order of `rotation_report`. Its columns are path, shape, vectors
@@ -50,8 +54,9 @@ def describe(
       leaf has enough axes to rotate; `untouched`, also for functions and other leaves that are not arrays; or
       `starts at zero` for a leaf that `layca` would refuse. Then the number of parameters. Last, probable
       mistakes, with the nearest matches: nothing rotates, a rate that matches no parameter, a parameter
-      without a rate (`layca` refuses it unless `others` trains it), a rate of the wrong shape, leaves that
-      are pieces inside `jax.shard_map`, an optimizer that climbs the loss.
+      without a rate (`layca` refuses it unless `others` trains it), a rate of the wrong shape or above 1,
+      leaves that are pieces inside `jax.shard_map`, an optimizer that climbs the loss or rotates other
+      vectors.
 
     Raises:
       ValueError: as `layca` does for unknown rules and for rates that are negative, NaN or infinite.
@@ -88,9 +93,12 @@ def describe(
         rows = [row[:-1] for row in rows]
     if all(ax is None for ax in axes):
         problems.insert(0, _why_nothing_rotates(rotate, paths, leaves))
+    problems += _too_large(paths, axes, rates)
     problems += _pieces_of_vectors(paths, leaves, axes)
     if optimizer is not None:
-        problems += _wrong_direction(optimizer, params)
+        # Functions are left out, as by `eqx.filter`.
+        arrays = jax.tree.map(lambda x: x if hasattr(as_array(x), "shape") else None, params)
+        problems += _wrong_direction(optimizer, arrays) or _another_rule(optimizer, arrays, rotate)
     if len(problems) > _MOST_PROBLEMS:
         problems[_MOST_PROBLEMS:] = [f"and {len(problems) - _MOST_PROBLEMS:,} more like the last"]
     return "\n".join([*_aligned(rows), _summary(leaves, axes), *(f"! {problem}" for problem in problems)])
@@ -133,7 +141,11 @@ def _summary(leaves: list[Any], axes: list[Axes | None]) -> str:
     rotating = [(leaf, ax) for leaf, ax in zip(leaves, axes, strict=True) if ax is not None]
     entries = sum(math.prod(leaf.shape) for leaf, _ in rotating)
     vectors = sum(_num_vectors(ax) for leaf, ax in rotating)
-    return f"{total:,} parameters, {entries:,} of them rotate in {vectors:,} vector{'s' * (vectors != 1)}"
+    return f"{total:,} parameters, {entries:,} of them rotate in {_vectors(vectors)}"
+
+
+def _vectors(count: int) -> str:
+    return f"{count:,} vector{'s' * (count != 1)}"
 
 
 def _pieces_of_vectors(paths: list[str], leaves: list[Any], axes: list[Axes | None]) -> list[str]:
@@ -161,13 +173,43 @@ def _varies(leaf: Any) -> bool:
     )
 
 
-def _wrong_direction(optimizer: optax.GradientTransformation, params: Any) -> list[str]:
+def _too_large(paths: list[str], axes: list[Axes | None], rates: list[Any]) -> list[str]:
+    """Warns of angles above 45 degrees, as from a power whose minus sign was forgotten."""
+    rotating = [(path, rate) for path, ax, rate in zip(paths, axes, rates, strict=True) if ax is not None]
+    known = [(path, rate) for path, rate in rotating if not isinstance(rate, jax.core.Tracer | None)]
+    large = [f"{np.max(rate):.4g} at {path!r}" for path, rate in known if np.max(rate) > 1]
+    if not large:
+        return []
+    more = f", and {len(large) - 1:,} more" if len(large) > 1 else ""
+    return [f"a learning rate above 1 turns by more than 45 degrees per step: {large[0]}{more}"]
+
+
+def _another_rule(optimizer: optax.GradientTransformation, params: Any, rotate: Rotate) -> list[str]:
+    """Compares the vectors in the states of `layca` in the optimizer with those that `rotate` gives."""
+    is_state = lambda node: isinstance(node, LaycaState)
+    states = jax.tree.leaves(jax.eval_shape(optimizer.init, params), is_leaf=is_state)
+    theirs = {
+        name: jax.tree.leaves(norm)[0].shape
+        for state in filter(is_state, states)
+        for name, norm in by_path(state.initial_norm).items()
+    }
+    rotating = rotating_leaves(params, vector_axes(rotate, params))
+    ours = {name: vectors_shape(ax) for name, _, ax in rotating}
+    if not theirs or theirs == ours:
+        return []
+    name = next(name for name in ours | theirs if ours.get(name) != theirs.get(name))
+    vectors = lambda shapes: _vectors(math.prod(shapes[name])) if name in shapes else "none"
+    return [
+        f"the optimizer's layca turns other vectors than this table shows: {name!r} has {vectors(theirs)}"
+        f" there and {vectors(ours)} here. Is rotate= the same for both?"
+    ]
+
+
+def _wrong_direction(optimizer: optax.GradientTransformation, arrays: Any) -> list[str]:
     """Takes a step with a random gradient: the sign of the update depends on neither weights nor loss."""
     # An unusual seed: the weights may have been drawn with 0 or 1, and a step parallel to them turns nothing.
     random = np.random.default_rng(180601603)
     draw = lambda x: jnp.asarray(random.normal(size=x.shape) * is_inexact(x)).astype(x.dtype)
-    # Functions are left out, as by `eqx.filter`.
-    arrays = jax.tree.map(lambda x: x if hasattr(as_array(x), "shape") else None, params)
     weights = jax.tree.map(lambda x: draw(x) if isinstance(x, jax.ShapeDtypeStruct) else x, arrays)
     gradients = jax.tree.map(lambda x: draw(as_array(x)), arrays)
     try:

@@ -127,11 +127,12 @@ def layca(
       An `optax.GradientTransformationExtraArgs` whose state is a `LaycaState`. Its `update` needs `params`.
 
     Raises:
-      ValueError: at once, for an unknown `rotate` or `retraction` and for learning rates that are negative,
-        NaN or infinite. At `init`, for a rotating vector that is zero (if its value can be seen) or has one
-        entry, a complex or 8-bit leaf that would rotate, shapes without values, learning rates that do not
-        match the parameters, and for a named rule inside `optax.flatten`. At `update`, if `params` is missing
-        or does not match the updates or the state. Messages name the path of the leaf.
+      ValueError: at once, for an unknown `rotate` or `retraction`, for learning rates that are negative,
+        NaN or infinite, and for `others` that are no optax transformation. At `init`, for a rotating vector
+        that is zero (if its value can be seen) or has one entry, a complex or 8-bit leaf that would rotate,
+        shapes without values, learning rates that do not match the parameters, and for a named rule inside
+        `optax.flatten`. At `update`, if `params` is missing or does not match the updates or the state.
+        Messages name the path of the leaf.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -154,6 +155,11 @@ def layca(
     check_rates(learning_rate)
     if retraction not in RETRACTIONS:
         raise ValueError(f"retraction must be one of {', '.join(map(repr, RETRACTIONS))}, not {retraction!r}")
+    if others is not None and not isinstance(others, optax.GradientTransformation):
+        raise ValueError(
+            "others must be an optax transformation such as optax.scale_by_learning_rate(1e-3), not a"
+            f" {type(others).__name__}"
+        )
     inner = None if others is None else optax.with_extra_args_support(others)
 
     def turn_leaf(*arguments: jax.Array, axes: Axes) -> tuple[jax.Array]:
@@ -180,7 +186,8 @@ def layca(
         if params is None:
             raise ValueError(
                 "layca needs the current parameters: call update(updates, state, params), and use it in"
-                " chains and wrappers that pass params on"
+                " chains and wrappers that pass params on; of an Equinox model pass"
+                " eqx.filter(model, eqx.is_inexact_array)"
             )
         weights = jax.tree.leaves(params)
         steps, treedef = jax.tree.flatten(updates)

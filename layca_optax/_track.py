@@ -122,7 +122,8 @@ def track_rotation(*, rotate: Rotate = "layer") -> optax.GradientTransformationE
         if params is None:
             raise ValueError(
                 "track_rotation needs the current parameters: call update(updates, state, params), and use it"
-                " in chains and wrappers that pass params on"
+                " in chains and wrappers that pass params on; of an Equinox model pass"
+                " eqx.filter(model, eqx.is_inexact_array)"
             )
         check_same_leaves(params, updates, "updates")
         weights = [jnp.asarray(w) for w in jax.tree.leaves(params)]

@@ -5,6 +5,7 @@ import re
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from flax import nnx
 
@@ -154,3 +155,31 @@ def test_flax_modules():
     assert describe(boxed, learning_rate=rates).splitlines() == expected
     frozen = nn.FrozenDict({"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)})
     assert describe(frozen, learning_rate=rates).splitlines() == expected
+
+
+def test_a_rate_above_one_is_pointed_out():
+    params = {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    assert warnings(params, learning_rate={"a": 0.1, "b": 1.0, "bias": 81.0}) == []
+    (said,) = warnings(params, learning_rate=3**4)
+    assert said.endswith("more than 45 degrees per step: 81 at 'a', and 1 more")
+
+
+def has_axes(params):
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (layca(rotate="neuron"), "'block/kernel' has 5 vectors there and 1 vector here"),
+        (layca(rotate=lambda path, leaf: () if path == "head" else None), "'block/kernel' has none there"),
+        (optax.chain(optax.scale_by_adam(), layca()), None),
+        (optax.partition({True: layca(), False: optax.sgd(0.1)}, has_axes), None),
+        (optax.adam(1e-3), None),
+    ],
+)
+def test_the_rule_of_the_optimizer_is_compared_with_that_of_the_table(optimizer, expected):
+    params = {"block": {"kernel": jnp.ones((3, 4, 5)), "bias": jnp.ones(5)}, "head": jnp.ones((5, 2))}
+    said = warnings(params, optimizer=optimizer)
+    assert bool(said) == bool(expected)
+    assert expected is None or expected in said[0]

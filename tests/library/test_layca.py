@@ -187,6 +187,8 @@ def errors():
     eye, two = jnp.eye(2), {"kernel": jnp.eye(2), "bias": jnp.ones(2)}
     complex_leaf = {"z": jnp.ones((2, 2), jnp.complex64)}
     yield "unknown rule", lambda: layca(rotate="layers"), "did you mean 'layer'"
+    yield "others is a number", lambda: layca(others=1e-3), "scale_by_learning_rate.* not a float"
+    yield "others is not called", lambda: layca(others=optax.adam), "optax transformation .* not a function"
     yield "rule of another type", lambda: layca(rotate=3), "a function"
     yield "unknown retraction", lambda: layca(retraction="exp"), "geodesic"
     yield "negative rate", lambda: layca(-0.1), "not negative"

@@ -32,6 +32,7 @@ html_static_path = ["theme/style.css"]
 html_css_files = ["style.css"]
 html_extra_path = ["theme/index.html"]
 html_show_copyright = False
+html_domain_indices = False
 html_theme_options = {"article_footer_items": [], "footer_content_items": [], "home_page_in_toc": True}
 
 # Programs and commands have a button that copies them, without prompts; diffs and outputs have none.

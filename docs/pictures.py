@@ -125,8 +125,8 @@ def speeds():
     """Returns two of the benchmarks' tables: milliseconds on a CPU, and bytes that an H100 would move."""
     readme = (ROOT / "benchmarks" / "README.md").read_text()
     tables = {
-        "step of 109 M parameters\non two CPU cores, ms": ("transformer, 148 leaves", 1),
-        "bytes moved by a step,\ncompiled for an H100, by\nthose of the parameters": ("h100, float32", 2),
+        "ms per step on two\nCPU cores, with\n109 M parameters": ("transformer, 148 leaves", 1),
+        "bytes per step\ncompiled for an H100,\nper byte of parameters": ("h100, float32", 2),
     }
     found = {}
     for title, (head, column) in tables.items():
@@ -138,7 +138,7 @@ def speeds():
 
 
 def speed():
-    figure = Figure(figsize=(4.4, 2.8), layout="constrained")
+    figure = Figure(figsize=(4.8, 2.8), layout="constrained")
     charts = zip(figure.subplots(1, 2, sharey=True), speeds().items(), strict=True)
     for axes, (title, values) in charts:
         colors = [LAYERS(1.0) if name.startswith("layca") else GREY for name in values]
@@ -173,7 +173,7 @@ def report():
         out = Path(folder) / "run"
         subprocess.run([sys.executable, "train.py", "--out", out], cwd=ROOT, check=True)
         shown = out / "report.html"
-        chromium = ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1000,1440"]
+        chromium = ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1000,1345"]
         subprocess.run(
             [*chromium, "--virtual-time-budget=4000", f"--screenshot={path}", shown.as_uri()], check=True
         )

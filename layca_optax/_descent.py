@@ -31,7 +31,8 @@ def check_descent(
 
     Args:
       optimizer: the whole optimizer, whose updates are added to the parameters.
-      params: the parameters.
+      params: the parameters; those of a Flax NNX model are `nnx.state(model, nnx.Param)`, those of an Equinox
+        model `eqx.filter(model, eqx.is_inexact_array)`.
       gradients: a tree like `params`: gradients of the loss, or any other values that are not all zero and
         not the parameters themselves; the sign of the updates does not depend on the loss.
       **extra_args: passed on to the optimizer's `update`.

@@ -34,11 +34,10 @@ def plot_rotation(history: Mapping[int, Mapping[str, Mapping[str, Any]]], xlabel
     Returns:
       A matplotlib `Figure` of two rows: `last_step`, the angle of one step in radians, and `from_init`, the
       cosine distance from initialisation. There is one line per layer, in the order of the last report, the
-      first one darkest. That is the order of paths; for the order of depth, make each report
-      `{path: report[path] for path in paths}`, with the paths sorted by `layer_depths`. A leaf of several
-      vectors has one line per vector, or, if it has more than 32, the median with a band from the smallest to
-      the largest. A vector that is zero (NaN) leaves a gap. `figure.savefig("rotation.png")` writes it; a
-      notebook shows it.
+      first one darkest. That is the order of paths unless you sort the reports, for example by `layer_depths`
+      ("Log it, draw it" in the documentation). A leaf of several vectors has one line per vector, or, if it
+      has more than 32, the median with a band from the smallest to the largest. A vector that is zero (NaN)
+      leaves a gap. `figure.savefig("rotation.png")` writes it; a notebook shows it.
 
     Raises:
       ValueError: `history` is empty, or holds something else than reports.

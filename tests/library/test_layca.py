@@ -147,6 +147,16 @@ def test_others_gets_the_updates_of_its_leaves_and_its_output_is_added_unchanged
     np.testing.assert_array_equal(seen[0][0]["bias"], g["bias"])
 
 
+def test_others_may_be_an_object_that_only_has_init_and_update():
+    params = {"kernel": jnp.eye(2), "bias": jnp.zeros(2)}
+    optimizer = layca(0.1, others=optax.MultiSteps(optax.sgd(0.5), every_k_schedule=2))
+    state, biases = optimizer.init(params), []
+    for _ in range(2):
+        updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+        biases.append(updates["bias"].tolist())
+    assert biases == [[0, 0], [-0.5, -0.5]]
+
+
 def test_a_finished_optimizer_with_flip_sign_false_equals_its_direction_with_true():
     w, g = random_pair((5, 6))
     finished = optax.chain(optax.adam(1.0), layca(0.1, flip_sign=False))

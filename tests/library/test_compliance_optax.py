@@ -75,7 +75,7 @@ def test_inject_hyperparams_under_jit(name):
     assert_close((same, injected_state.inner_state), (updates, state))
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float32, marks=pytest.mark.slow)])
 @every_optimizer
 def test_preserves_dtypes_alone_and_while_gradients_are_accumulated(name, dtype):
     params = jax.tree.map(lambda w: w.astype(dtype), PARAMS)

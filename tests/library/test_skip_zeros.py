@@ -106,7 +106,7 @@ TRACKED = {
 
 
 @pytest.mark.parametrize("make", TRACKED.values(), ids=TRACKED)
-@pytest.mark.parametrize("value", [0.0, jnp.nan])
+@pytest.mark.parametrize("value", [0.0, pytest.param(jnp.nan, marks=pytest.mark.slow)])
 def test_the_tracker_reports_the_steps_that_were_taken(make, value):
     first, second = random_gradients(KEYS[0]), random_gradients(KEYS[1])
     # It skips the first step, then two after a step, and then trains.

@@ -52,7 +52,14 @@ def tree(kinds, dtype=jnp.float32):
     return {name: w for name, (w, _) in pairs.items()}, {name: g for name, (_, g) in pairs.items()}
 
 
-@pytest.mark.parametrize("variant", [{}, {"retraction": "geodesic"}, {"tangent": False}])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {},
+        pytest.param({"retraction": "geodesic"}, marks=pytest.mark.slow),
+        pytest.param({"tangent": False}, marks=pytest.mark.slow),
+    ],
+)
 def test_steps_of_all_kinds_of_vectors_are_those_of_the_formula(variant):
     w, g = tree(RULE)
     rates = {name: 0.02 * (1 + i) for i, name in enumerate(w)}
@@ -80,7 +87,7 @@ def test_any_shapes_together(shapes, scale, rotate):
         np.testing.assert_allclose(new, expected(a, s / scale, kind, 0.1), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)])
 def test_narrow_leaves_beside_wide_ones(dtype):
     (w, g), (narrow_w, narrow_g) = tree(["layer"]), tree(["layer"], dtype)
     mixed = lambda wide, narrow: {"wide": wide, "narrow": narrow}

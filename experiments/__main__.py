@@ -18,12 +18,13 @@ import tyro
 
 from data.catalog import hint
 from data.writing import reraise_os_errors
-from experiments.claims import judged
 from experiments.curves import name_data
 from experiments.experiment import experiment, experiments, names_of
 from experiments.log import RESULTS, Log
+from experiments.presets import PRESETS
 from experiments.results import Results
 from experiments.runs import Run, by_program, config_key, distinct
+from experiments.summary import glance, summary
 from experiments.work import finish, refuse_unwritable
 from training.config import UsageError
 from training.errors import exit_code
@@ -32,7 +33,7 @@ from training.parallel import check_devices
 FOLDER = Path(__file__).parent
 FIGURES, JOBS = FOLDER / "figures", FOLDER / "jobs"
 NAMES = tuple(experiments())
-_NAME = f"{', '.join(NAMES)}; `all`; or `summary`, the table of claims."
+_NAME = f"{', '.join(NAMES)}; `all`; or `summary`, the tables of claims."
 _MINUTES = """\
 Minutes are for one run after the other, and count shared runs once. They come from logged runs of
 the same kind, else from logged epochs of the same task, else from an estimate: for embedded tasks
@@ -106,25 +107,6 @@ def dry_run(names: Iterable[str], preset: str) -> None:
         print("traced", *run.program(), flush=True)
 
 
-def summary(results: Results) -> str:
-    """Returns the table of claims that have runs, the number of those without, and the data used."""
-    lines, missing = ["| claim | command | paper | here | |", "|---|---|---|---|---|"], []
-    for name in names_of(results.preset):
-        for claim in experiment(name).claims(results.preset):
-            ours, found = judged(claim, results)
-            if found:
-                cells = claim.text, f"`python -m experiments {name}`", claim.paper, ours, found
-                lines.append(f"| {' | '.join(cells)} |")
-            else:
-                missing.append(name)
-    if missing:
-        counts = ", ".join(f"{missing.count(name)} of {name}" for name in dict.fromkeys(missing))
-        lines += ["", f"Claims without runs so far: {counts}."]
-    if data := results.data(results):
-        lines += ["", f"Data: {data}."]
-    return "\n".join(lines)
-
-
 def draw(name: str, results: Results, path: Path) -> None:
     """Draws the figure of an experiment, and names in it any data that are not embedded."""
     found = experiment(name)
@@ -190,8 +172,12 @@ def answer(flags: Flags, results: Path, figures: Path, jobs: Path) -> int:
         dry_run(names if flags.name != "summary" else (), preset)
         return 0
     found = Results(preset, results)
-    if flags.name == "summary" or flags.list:
-        print(summary(found) if flags.name == "summary" else listing(names, found))
+    if flags.name == "summary":
+        logged = [each for name in PRESETS if (each := Results(name, results)) or name == preset]
+        print(glance(logged), summary(found), sep="\n\n")
+        return 0
+    if flags.list:
+        print(listing(names, found))
         return 0
     if not flags.draw:
         for path in paths.values():

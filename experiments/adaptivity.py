@@ -94,9 +94,10 @@ def mostly_between(setup: Setup, optimizer: str, results: Results) -> Finding:
 def claims(preset: str) -> list[Claim]:
     return [
         Claim(
-            f"{NAMES[optimizer]}'s rates differ between layers, not inside (share of variance): {setup.task}",
+            f"{NAMES[optimizer]}'s rates differ between layers, not inside (share of variance)",
             '"mostly" between, "negligibly" inside',
             partial(mostly_between, setup, optimizer),
+            setup.task,
         )
         for setup in SECTION6[preset]
         for optimizer in METHODS

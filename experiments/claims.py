@@ -37,11 +37,13 @@ class Claim(NamedTuple):
       text: the claim in a few words.
       paper: the paper's value.
       measure: reads ours from the logs.
+      case: what tells it from claims of the same text, such as the task.
     """
 
     text: str
     paper: str
     measure: Callable[[Results], Finding]
+    case: str = ""
 
 
 def by_task(
@@ -50,7 +52,7 @@ def by_task(
     """Makes a claim per row `(text, paper, measure)` and task; `measure` takes the setup first."""
     setups = list(setups)
     return [
-        Claim(f"{text}: {setup.task}", paper, partial(measure, setup))
+        Claim(text, paper, partial(measure, setup), setup.task)
         for text, paper, measure in rows
         for setup in setups
     ]

@@ -91,7 +91,7 @@ def longer_is_better(preset: str, layca: bool, results: Results) -> Finding:
 def claims(preset: str) -> list[Claim]:
     text, paper = "Longer plateaus generalise better", '"systematically"'
     return [
-        Claim(f"{text}: {label}", paper, partial(longer_is_better, preset, layca))
+        Claim(text, paper, partial(longer_is_better, preset, layca), label)
         for layca, (label, _, _) in STYLES.items()
     ]
 

@@ -123,7 +123,7 @@ def table(found: Mapping[str, Panel]) -> str:
 
 def margins(folder: Path = RESULTS) -> str:
     """Returns by how many points Layca leads the methods of `tuned`: mean ± standard error over seeds."""
-    methods = [name for name in tuned.METHODS if name not in ("Layca", "Layca, best rate")]
+    methods = [name for name in tuned.METHODS if name != "Layca"]
     lines = [f"| network | {' | '.join(methods)} |", "|---" * (1 + len(methods)) + "|"]
     for preset, task in tuned.TASKS.items():
         cells, results = [task], Results(preset, folder)

@@ -85,7 +85,7 @@ PROJECTION = Experiment(
     runs=lambda preset: [run for sides in by_alpha(preset).values() for side in sides for run in side],
     draw=draw_by_alpha,
     claims=lambda preset: [
-        Claim(f"Projecting the step helps: α = {alpha:g}", PAPER[alpha], partial(projection_helps, sides))
+        Claim("Projecting the step helps", PAPER[alpha], partial(projection_helps, sides), f"α = {alpha:g}")
         for alpha, sides in by_alpha(preset).items()
     ],
 )
@@ -101,7 +101,7 @@ class Cell(NamedTuple):
     steps: int = 400
 
     def __str__(self) -> str:
-        return f"{self.task}, {self.base}"
+        return f"{self.base} on {self.task}"
 
     def variants(self) -> Mapping[str, Mapping[str, Any]]:
         """Returns the flags of the variants by name."""
@@ -219,7 +219,9 @@ def better(cell: Cell, name: str, results: Results) -> Finding:
 
 def claims(preset: str) -> list[Claim]:
     return [
-        Claim(f"The projected step is better than {name}: {cell}", ".892, .850", partial(better, cell, name))
+        Claim(
+            f"The projected step is better than {name}", ".892, .850", partial(better, cell, name), str(cell)
+        )
         for cell in CELLS[preset]
         for name in cell.variants()
         if name != "with projection"

@@ -11,12 +11,13 @@ import pytest
 
 import train
 from experiments import fig7, first, toy, tuned
-from experiments.__main__ import NAMES, main, summary
+from experiments.__main__ import NAMES, main
 from experiments.experiment import FIRST, experiment, names_of
 from experiments.log import RESULTS, Log, key
 from experiments.presets import PRESETS, SECTION5, SECTION6
 from experiments.results import MissingRunError, Results
 from experiments.runs import Training, config_key, training
+from experiments.summary import glance, summary
 from experiments.variants import Language
 
 README = Path(train.__file__).parent / "experiments" / "README.md"
@@ -258,6 +259,26 @@ def test_the_toy_of_the_papers_preset_takes_all_steps_and_tests_5000_images_ever
     assert {(run.every, run.test_images) for run in experiment("fig1b").runs("paper")} == {(1, 5000)}
 
 
-@pytest.mark.parametrize("preset", ["laptop", "small"])
-def test_the_readme_has_the_tables_of_the_logs(preset):
-    assert summary(Results(preset, RESULTS)) in README.read_text()
+@pytest.fixture(scope="module")
+def tables():
+    """Returns the lines of both presets' tables of claims, from the logs of the repository."""
+    return {preset: summary(Results(preset, RESULTS)) for preset in ("laptop", "small")}
+
+
+def test_the_readme_has_the_tables_of_the_logs(tables):
+    readme = README.read_text()
+    assert glance([Results(preset, RESULTS) for preset in tables]) in readme
+    assert all(table in readme for table in tables.values())
+
+
+def test_every_row_has_its_verdict_in_the_table_at_a_glance(tables):
+    cells = lambda table: [line.strip("| ").split(" | ") for line in table.splitlines()]
+    overview = {text: verdicts for text, *verdicts in cells(glance([Results(p, RESULTS) for p in tables]))}
+    for column, (preset, table) in enumerate(tables.items()):
+        rows = [row for row in cells(table) if len(row) == 5 and row[1].startswith("`python")]
+        assert len(rows) > 10, preset
+        for name, *_, verdict in rows:
+            text = name if name in overview else name.rpartition(": ")[0]
+            parts = dict(part[2:].split("**", 1) for part in overview[text][column].split("; "))
+            cases = parts[verdict.partition(" with ")[0]].strip().split(", ")
+            assert name.removeprefix(text).removeprefix(": ") in cases, name

@@ -11,12 +11,13 @@ import pytest
 from data import DataError
 from data.dataset import Source
 from experiments import runs, work
-from experiments.__main__ import draw, listing, summary
+from experiments.__main__ import draw, listing
 from experiments.adaptivity import Shares
 from experiments.fig2 import runs as fig2_runs
 from experiments.log import Log
 from experiments.results import Results
 from experiments.runs import Training, training, unfinished
+from experiments.summary import summary
 from experiments.work import finish, line, prepare_device
 from training.parallel import place
 from training.run import Interrupted

@@ -150,7 +150,7 @@ def _coincide(curves: Sequence[np.ndarray]) -> bool:
     """Returns whether several lines look like one, as with one angle for all layers."""
     values = np.concatenate([curve.reshape(len(curve), -1) for curve in curves], axis=1)
     spread = np.abs(values - values[:, :1]).max()
-    return values.shape[1] > 1 and bool(spread <= 0.005 * values.max())
+    return values.shape[1] > 1 and bool(spread < 0.005 * values.max())
 
 
 def _of_finite(function: Any, values: np.ndarray) -> np.ndarray:

@@ -128,6 +128,8 @@ def test_it_says_where_one_line_hides_the_others():
     assert title({1: report(3), 2: report(3, lambda i: 0.2 + 1e-4 * i)}) == "all lines coincide"
     assert title({1: report(3), 2: report(3, lambda i: 0.2 + 0.01 * i)}) == ""
     assert title({1: report(1)}) == ""
+    # Before the first step all angles are zero.
+    assert title({0: report(3, lambda i: 0.0)}) == ""
     assert title({1: report(3, lambda i: float("nan") if i else 0.1)}) == ""
 
 

@@ -29,8 +29,8 @@ def glance(presets: Sequence[Results]) -> str:
 
 def _cell(verdicts: dict[str, list[str]]) -> str:
     found = [verdict for verdict in VERDICTS if verdict in verdicts]
-    listed = (f"**{verdict}** {', '.join(filter(None, verdicts[verdict]))}" for verdict in found)
-    return "; ".join(map(str.strip, listed)) or "–"
+    listed = (f"**{verdict}**: {', '.join(filter(None, verdicts[verdict]))}" for verdict in found)
+    return "; ".join(text.removesuffix(": ") for text in listed) or "–"
 
 
 def summary(results: Results) -> str:

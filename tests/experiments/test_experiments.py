@@ -280,5 +280,5 @@ def test_every_row_has_its_verdict_in_the_table_at_a_glance(tables):
         for name, *_, verdict in rows:
             text = name if name in overview else name.rpartition(": ")[0]
             parts = dict(part[2:].split("**", 1) for part in overview[text][column].split("; "))
-            cases = parts[verdict.partition(" with ")[0]].strip().split(", ")
+            cases = parts[verdict.partition(" with ")[0]].removeprefix(": ").split(", ")
             assert name.removeprefix(text).removeprefix(": ") in cases, name

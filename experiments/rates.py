@@ -131,7 +131,8 @@ def draw(preset: str, results: Results) -> Figure:
                 place = steps_of(network, length), best_on_task(network, base, length, results)
                 axis.plot(*place, "x", color=color)
                 axis.annotate(f"batch {length.batch_size}", place, fontsize="x-small")
-        axis.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, frameon=False)
+        narrow = {"columnspacing": 1, "handletextpad": 0.2, "frameon": False}
+        axis.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, **narrow)
     return figure
 
 

@@ -89,7 +89,7 @@ def uniform_is_best(setup: Setup, results: Results) -> Finding:
     pairs = {alpha: _paired(found[middle], row) for alpha, row in zip(setup.alphas, found, strict=True)}
     means = {alpha: values.mean() for alpha, values in pairs.items() if alpha and len(values)}
     if not means:
-        return Finding("no pair reaches 98 %" + untrained(setup, results), {})
+        return no_pair(setup, results)
     best = min(means, key=means.__getitem__)
     compared = dict.fromkeys([-0.4, 0.4, best])
     margins = {f"0 − ({alpha:g})": pairs[alpha] for alpha in compared if len(pairs[alpha])}
@@ -101,7 +101,14 @@ def first_layers_beat_last(setup: Setup, results: Results) -> Finding:
     sizes = [alpha for alpha in (0.2, 0.4, 0.6, 0.8) if alpha in found]
     margins = {f"at {alpha:g}": _paired(found[-alpha], found[alpha]) for alpha in sizes}
     margins = {name: values for name, values in margins.items() if len(values)}
-    return Finding("difference of test accuracies", margins)
+    return Finding("difference of test accuracies", margins) if margins else no_pair(setup, results)
+
+
+def no_pair(setup: Setup, results: Results) -> Finding:
+    """Says that no pair of runs reaches 98 %; raises `MissingRunError` if all that are logged do."""
+    if not (under := untrained(setup, results)):
+        raise MissingRunError(f"no pair of {setup.task} is logged")
+    return Finding("no pair reaches 98 %" + under, {})
 
 
 def _paired(better: np.ndarray, worse: np.ndarray) -> np.ndarray:

@@ -80,13 +80,15 @@ class Results(dict[str, Line]):
         return finite_seeds(values).T
 
     def data(self, keys: Iterable[str]) -> str:
-        """Names the data of these runs by task; embedded data are left out."""
+        """Names the data of these runs, by task if they differ; embedded data are left out."""
         found: dict[str, set[str]] = {}
         for name in keys:
             line = self.get(name, {})
             if "data" in line:
                 of = line["config"].get("task", line["config"].get("data"))
                 found.setdefault(of, set()).add(line["data"]["name"])
+        if len(all_names := set().union(*found.values())) == 1:
+            return all_names.pop()
         return "; ".join(f"{of}: {' and '.join(sorted(names))}" for of, names in sorted(found.items()))
 
     def accuracies(self, runs: Iterable[Run]) -> list[float]:

@@ -178,5 +178,7 @@ def test_tables_and_figures_name_a_copy_of_the_data(tmp_path):
     name = "c10-cnn1: CIFAR-10, JPEG 75"
     assert summary(results).splitlines()[-1].startswith(f"Data: {name}; c100-resnet: other")
     assert results.data(["unknown"]) == ""
+    # Data that all runs share are named once.
+    assert results.data(key for key in results if "c10-cnn1" in key) == "CIFAR-10, JPEG 75"
     draw("fig2", results, tmp_path / "figures" / "fig2.png")
     assert (tmp_path / "figures" / "fig2.png").exists()

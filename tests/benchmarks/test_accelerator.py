@@ -48,6 +48,7 @@ def test_a_unit_in_which_two_calls_died_is_left_out(tmp_path, monkeypatch):
     assert list(records.found()) == ["after"]
 
 
+@pytest.mark.slow
 def test_programs_that_take_too_long_are_asked_to_end_and_then_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(accelerator, "GRACE", 1.0)
     # Each word and its newline in one call: both programs write to one file.

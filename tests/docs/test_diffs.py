@@ -29,7 +29,9 @@ def test_every_diff_is_found():
     assert len(DIFFS) == PAGE.count("```diff")
 
 
-@pytest.mark.parametrize("name", DIFFS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "Flax NNX" else pytest.mark.slow) for name in DIFFS]
+)
 def test_at_most_five_lines_change_and_only_rotations_are_printed_in_addition(name):
     diff, shown = DIFFS[name]
     assert {line[:1] for line in diff} == {" ", "+", "-"}

@@ -8,7 +8,15 @@ from experiments.results import Results
 
 DOCS = {path.name: path for path in (pages.ROOT / "docs").rglob("*.md")}
 # Pages whose code trains networks or compiles for several devices.
-LONG = ("leaves.md", "models.md", "precision.md", "state.md", "monitoring.md", "sharding.md")
+LONG = (
+    "learning_rates.md",
+    "leaves.md",
+    "models.md",
+    "precision.md",
+    "state.md",
+    "monitoring.md",
+    "sharding.md",
+)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ OPTIMIZERS: dict[str, Callable[[optax.ScalarOrSchedule], optax.GradientTransform
     "sgd_amom": sgd_amom,
 }
 # The others take minutes.
-QUICK = ("layca", "layca by neuron", "layca on adam, tracked", "layca on adam, skipping")
+QUICK = ("layca", "layca on adam, tracked")
 
 
 def each(names):

@@ -93,7 +93,7 @@ def test_sharded_over_8_devices(name, kind):
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30], ids=["usual gradient", "tiny gradient"])
-@pytest.mark.parametrize("rotate", ["layer", "neuron"])
+@pytest.mark.parametrize("rotate", ["layer", pytest.param("neuron", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", MESHES)
 def test_leaves_of_one_shape_keep_different_shardings(kind, rotate, scale):
     specs = [("data", "model"), ("data", None), (None, "model"), (None, ("data", "model")), (None, None)]

@@ -151,7 +151,7 @@ def test_no_nan_arises_on_the_way(rotate, kind):
 
 
 @pytest.mark.parametrize("varying", ["gradients", "parameters", "both", "state"])
-@pytest.mark.parametrize("shape", [(4, 6), SHAPE])
+@pytest.mark.parametrize("shape", [(4, 6), pytest.param(SHAPE, marks=pytest.mark.slow)])
 def test_shard_map_where_only_some_arrays_vary(varying, shape):
     optimizer = optax.chain(layca(0.1), track_rotation())
     ws, gs = (jnp.stack([random_pair(shape, seed)[i] for seed in range(8)]) for i in range(2))

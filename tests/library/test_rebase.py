@@ -145,7 +145,7 @@ def test_states_of_several_seeds():
     np.testing.assert_allclose(norms, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("jitted", [False, True], ids=["plain", "jit"])
+@pytest.mark.parametrize("jitted", [pytest.param(False, marks=pytest.mark.slow), True], ids=["plain", "jit"])
 @pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto])
 def test_sharded_weights(axis_type, jitted):
     mesh = jax.make_mesh((2,), ("x",), axis_types=(axis_type,))

@@ -79,7 +79,8 @@ def model(params, x):
     return jnp.tanh(x @ params["kernel"] + params["bias"][None]) * params["large"].sum()
 
 
-@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.bfloat16])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_everything_else(dtype):
     params, gradients = tree(dtype, 0), tree(dtype, 1)
     optimizer = optax.chain(layca(0.1), track_rotation())

@@ -162,7 +162,7 @@ def scan(tracker, w, state, updates):
 
 
 @pytest.mark.parametrize("transform", [jax.vmap, jax.pmap])
-@pytest.mark.parametrize("rotate", ["layer", "neuron"])
+@pytest.mark.parametrize("rotate", ["layer", pytest.param("neuron", marks=pytest.mark.slow)])
 def test_seeds_in_parallel(transform, rotate):
     seeds = jnp.arange(jax.local_device_count() if transform is jax.pmap else 2)
     tracker = track_rotation(rotate=rotate)
@@ -180,7 +180,7 @@ def test_seeds_in_parallel(transform, rotate):
 
 
 @pytest.mark.parametrize("axis_type", [jax.sharding.AxisType.Explicit, jax.sharding.AxisType.Auto])
-@pytest.mark.parametrize("rotate", ["layer", "neuron"])
+@pytest.mark.parametrize("rotate", ["layer", pytest.param("neuron", marks=pytest.mark.slow)])
 def test_sharded_parameters(axis_type, rotate):
     mesh = jax.make_mesh((jax.device_count(),), ("x",), axis_types=(axis_type,))
     tracker = track_rotation(rotate=rotate)

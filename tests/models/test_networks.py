@@ -29,7 +29,10 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module", params=SMALL)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name == "wilson" else ()) for name in SMALL],
+)
 def small(request):
     model = pure(SMALL[request.param])
     return request.param, model, *model.init(jax.random.key(0))

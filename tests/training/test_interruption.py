@@ -66,6 +66,7 @@ with Interruption() as interruption:
     assert ended.returncode == -signal.SIGINT
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_at_a_prompt_raises_and_keeps_the_variables():
     code = """
 import os, signal, time
@@ -88,6 +89,7 @@ print("kept", weights)
     assert "kept 42" in ended.stdout
 
 
+@pytest.mark.slow
 def test_a_run_is_saved_after_its_terminal_was_lost(tmp_path):
     code = """
 import sys, time

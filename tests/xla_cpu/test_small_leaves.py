@@ -164,6 +164,7 @@ def test_small_leaves_of_a_shape_are_cut_out_by_one_kernel():
     assert len(kernels(3)) == len(kernels(30)) > 0
 
 
+@pytest.mark.slow
 def test_the_direction_of_a_step_can_be_differentiated():
     w, g = tree(["layer"])
     weight, change = (jax.tree.map(jnp.flip, x) for x in (g, w))

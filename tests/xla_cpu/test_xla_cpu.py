@@ -109,7 +109,9 @@ def test_the_direction_of_a_step_can_be_differentiated():
 
 @pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto])
-@pytest.mark.parametrize("spec", [P(), P("x"), P(None, "x")])
+@pytest.mark.parametrize(
+    "spec", [P("x"), *(pytest.param(s, marks=pytest.mark.slow) for s in (P(), P(None, "x")))]
+)
 def test_meshes_of_one_device(axis_type, spec):
     w, g = random_pair(SHAPES[0])
     alone = one_step(w, g)

@@ -35,6 +35,7 @@ TRANSFORMATIONS = {
     "tracker by neuron": track_rotation(rotate="neuron"),
     "skipping": skip_nonfinite(optax.chain(layca(0.1), track_rotation()), zeros=True),
 }
+QUICK = ("layca", "layca, schedule", "layca, injected", "layca on nothing", "layca and others", "tracker")
 
 
 def tree(dtype, seed):
@@ -54,7 +55,9 @@ def two_steps(transformation, params, gradients):
     "dtype",
     [jnp.bfloat16, *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (jnp.float32, jnp.float16))],
 )
-@pytest.mark.parametrize("name", TRANSFORMATIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in TRANSFORMATIONS]
+)
 def test_every_transformation(name, dtype, gradient_dtype):
     params, gradients = tree(dtype, 0), tree(dtype if gradient_dtype == "the same" else gradient_dtype, 1)
     if name == "layca and others" and gradient_dtype != dtype:

@@ -91,6 +91,7 @@ def test_networks_compute_the_papers_formula(build, shape, forward, monkeypatch)
     assert jax.tree.all(jax.tree.map(lambda a, b: jnp.all(a == b), state, same))
 
 
+@pytest.mark.slow
 def test_running_statistics_move_towards_those_of_the_batch():
     model = pure(partial(VGG, filters=(3,), convs=(1,), norm_momentum=0.9))
     params, state = model.init(jax.random.key(0))

@@ -28,6 +28,7 @@ def run(finished, tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_a_run_continues_with_its_data_in_another_folder(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "elsewhere").mkdir()

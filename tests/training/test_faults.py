@@ -64,6 +64,7 @@ def test_with_nan_in_every_twentieth_step_accuracy_stays_within_a_point(name):
     assert found["test_accuracy"] == pytest.approx(clean["test_accuracy"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_run_whose_loss_stays_nan_ends_and_keeps_its_last_good_state(tmp_path, capsys):
     folder = tmp_path / "run"
     command = ["--no-layca", "--learning-rate", "1e30", "--epochs", "9", "--batch-size", "512"]

@@ -36,7 +36,9 @@ def test_only_a_single_cpu_device_sums_rows_in_one_pass(request):
 
 
 @pytest.mark.usefixtures("one_device")
-@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+@pytest.mark.parametrize(
+    "scale", [1.0, *(pytest.param(scale, marks=pytest.mark.slow) for scale in (1e-30, 1e30))]
+)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_steps_are_those_of_the_formula_at_every_scale(shape, scale):
     w, g = random_pair(shape)

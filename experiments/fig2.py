@@ -18,7 +18,7 @@ from experiments.presets import SECTION5, Setup
 from experiments.results import MissingRunError, Results, finite_seeds, spread
 from experiments.runs import Training
 
-TRAINED = 0.98
+TRAINED, NO_PAIR = 0.98, "no pair reaches 98 %"
 
 
 def runs(preset: str) -> list[Training]:
@@ -48,11 +48,16 @@ def trained(line: Mapping[str, Any]) -> float | None:
 
 
 def grid(setup: Setup, layca: bool, results: Results) -> np.ndarray:
-    """Returns test accuracies of shape `(alphas, seeds)`; NaN for runs that are missing or under 98 %."""
+    """Returns test accuracies of shape `(alphas, seeds)`; NaN for runs that are missing or under 98 %.
+
+    Raises:
+      MissingRunError: no seed is logged at one of the alphas, so the best of them is not known.
+    """
     table = sweep(setup, layca)
     values = [[trained(results.of(run)) if results.has(run) else None for run in runs] for runs in table]
-    if not any(results.has(run) for runs in table for run in runs):
-        raise MissingRunError(f"no run of {setup.task} is logged")
+    for alpha, runs in zip(setup.alphas, table, strict=True):
+        if not any(map(results.has, runs)):
+            raise MissingRunError(f"no run of {setup.task} at alpha {alpha:g} is logged")
     return np.array(values, float)
 
 
@@ -89,7 +94,7 @@ def uniform_is_best(setup: Setup, results: Results) -> Finding:
     pairs = {alpha: _paired(found[middle], row) for alpha, row in zip(setup.alphas, found, strict=True)}
     means = {alpha: values.mean() for alpha, values in pairs.items() if alpha and len(values)}
     if not means:
-        return no_pair(setup, results)
+        return Finding(NO_PAIR + untrained(setup, results), {})
     best = min(means, key=means.__getitem__)
     compared = dict.fromkeys([-0.4, 0.4, best])
     margins = {f"0 − ({alpha:g})": pairs[alpha] for alpha in compared if len(pairs[alpha])}
@@ -101,14 +106,8 @@ def first_layers_beat_last(setup: Setup, results: Results) -> Finding:
     sizes = [alpha for alpha in (0.2, 0.4, 0.6, 0.8) if alpha in found]
     margins = {f"at {alpha:g}": _paired(found[-alpha], found[alpha]) for alpha in sizes}
     margins = {name: values for name, values in margins.items() if len(values)}
-    return Finding("difference of test accuracies", margins) if margins else no_pair(setup, results)
-
-
-def no_pair(setup: Setup, results: Results) -> Finding:
-    """Says that no pair of runs reaches 98 %; raises `MissingRunError` if all that are logged do."""
-    if not (under := untrained(setup, results)):
-        raise MissingRunError(f"no pair of {setup.task} is logged")
-    return Finding("no pair reaches 98 %" + under, {})
+    ours = "difference of test accuracies" if margins else NO_PAIR + untrained(setup, results)
+    return Finding(ours, margins)
 
 
 def _paired(better: np.ndarray, worse: np.ndarray) -> np.ndarray:

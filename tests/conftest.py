@@ -10,6 +10,9 @@ from jax.sharding import AxisType, Mesh
 import train
 from training.parallel import Devices, all_devices
 
+# `--doctest-modules` would import it, and so run it, in every process.
+collect_ignore = ["library/typed_script.py"]
+
 # This must come before anything starts jax's backend. The tests of sharding and pmap need several devices;
 # the others run on the first of them.
 jax.config.update("jax_num_cpu_devices", 8)

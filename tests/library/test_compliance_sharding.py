@@ -92,7 +92,9 @@ def test_sharded_over_8_devices(name, kind):
     )
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-30], ids=["usual gradient", "tiny gradient"])
+@pytest.mark.parametrize(
+    "scale", [pytest.param(1.0, marks=pytest.mark.slow), 1e-30], ids=["usual gradient", "tiny gradient"]
+)
 @pytest.mark.parametrize("rotate", ["layer", pytest.param("neuron", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", MESHES)
 def test_leaves_of_one_shape_keep_different_shardings(kind, rotate, scale):

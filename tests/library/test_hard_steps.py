@@ -93,7 +93,7 @@ def test_narrow_steps_are_rounded_once(jit):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("momentum", [0, 0.9])
+@pytest.mark.parametrize("momentum", [pytest.param(0, marks=pytest.mark.slow), 0.9])
 @pytest.mark.parametrize("shape", [(32, 32), SHAPE])
 def test_weight_decay_alone_turns_nothing(dtype, momentum, shape):
     w, _ = random_pair(shape, dtype=dtype)
@@ -118,7 +118,7 @@ def still(rotate, shape):
     return w, {"zero": 0 * w if rotate == "layer" else g, "parallel": 3 * w}
 
 
-@pytest.mark.parametrize("rotate", ["layer", "neuron"])
+@pytest.mark.parametrize("rotate", ["layer", pytest.param("neuron", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", [(6, 4), SHAPE])
 @pytest.mark.parametrize("kind", ["zero", "parallel"])
 def test_gradients_through_vectors_that_stand_still_are_finite(rotate, shape, kind):

@@ -21,7 +21,7 @@ def rows(params, **kwargs):
 
 
 @pytest.mark.parametrize("rotate", NAMED_RULES)
-@pytest.mark.parametrize("name", ["bias", "scale", "offset"])
+@pytest.mark.parametrize("name", ["bias", "scale", pytest.param("offset", marks=pytest.mark.slow)])
 def test_biases_and_scales_take_the_plain_step_however_many_axes_they_have(rotate, name):
     leaf = jnp.arange(1.0, 25.0).reshape(2, 3, 4)
     params = {"deep": {name: leaf, "kernel": leaf}, name: leaf, f"{name}_map": leaf, "my_bias": leaf}
@@ -101,7 +101,7 @@ def test_functions_that_ask_for_vectors_of_one_entry_are_refused_by_path(transfo
 
 
 @pytest.mark.parametrize("rotate", [*NAMED_RULES, lambda path, leaf: (), lambda path, leaf: (0,)])
-@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 3, 3)])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), pytest.param((0, 3, 3), marks=pytest.mark.slow)])
 def test_a_leaf_without_entries_is_not_taken_for_a_zero_vector(rotate, shape):
     params = {"none": jnp.ones(shape), "some": jnp.ones((2, 3, 4))}
     for transform in (layca(rotate=rotate), track_rotation(rotate=rotate)):

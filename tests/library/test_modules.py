@@ -142,7 +142,9 @@ def test_nnx_optimizer():
     check_nnx(NNX(annotate=lambda init, axes: init))
 
 
-@pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto])
+@pytest.mark.parametrize(
+    "axis_type", [AxisType.Explicit, pytest.param(AxisType.Auto, marks=pytest.mark.slow)]
+)
 def test_nnx_optimizer_on_an_annotated_module(axis_type):
     with jax.set_mesh(jax.make_mesh((8,), ("model",), axis_types=(axis_type,))):
         model = NNX(annotate=nnx.with_partitioning)

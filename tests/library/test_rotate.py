@@ -44,7 +44,7 @@ AXES = {
 }
 
 
-@pytest.mark.parametrize("tangent", [True, False])
+@pytest.mark.parametrize("tangent", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("retraction", ["projection", "geodesic"])
 def test_all_variants_for_all_axes_with_a_rate_for_every_vector(tangent, retraction):
     rng = np.random.default_rng(0)

@@ -82,7 +82,7 @@ def unlike_vectors():
 
 
 @pytest.mark.parametrize("rotate", ["layer", "neuron"])
-@pytest.mark.parametrize("rate", [1e-4, 1e-2])
+@pytest.mark.parametrize("rate", [1e-4, pytest.param(1e-2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("w", "growth"), [pytest.param(w, growth, id=name) for name, w, growth in unlike_vectors()]
 )

@@ -102,7 +102,9 @@ def test_narrow_leaves_beside_wide_ones(dtype):
         assert (np.abs(vectors(updates["narrow"][name], "layer") - exact) <= close).all()
 
 
-@pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
+@pytest.mark.parametrize(
+    "bad", [0.0, *(pytest.param(bad, marks=pytest.mark.slow) for bad in (np.nan, np.inf))]
+)
 def test_a_vector_without_a_direction_stands_still_alone(bad):
     w, g = tree(["columns"])
     spoilt = g | {"0/columns": g["0/columns"].at[..., 2].set(bad)}

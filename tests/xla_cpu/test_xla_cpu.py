@@ -47,7 +47,7 @@ def test_steps_are_those_of_the_formula_at_every_scale(shape, scale):
 
 
 @pytest.mark.usefixtures("one_device")
-@pytest.mark.parametrize("rotate", ["layer", "neuron"])
+@pytest.mark.parametrize("rotate", ["layer", pytest.param("neuron", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_rotation_is_measured_for_layers_and_neurons(shape, rotate):
     w, u = random_pair(shape)

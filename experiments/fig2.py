@@ -84,7 +84,7 @@ def draw(preset: str, results: Results) -> Figure:
             means, deviations = np.nanmean(found[drawn], axis=1), np.nanstd(found[drawn], axis=1)
             alphas = np.array(setup.alphas)[drawn]
             axis.errorbar(alphas, means, deviations, color=color, marker=marker, ms=4, label=label)
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

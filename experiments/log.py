@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import NoneType
@@ -39,10 +39,6 @@ class Line(dict[str, Any]):
         raise FileError(f"{self._place} has no field {field!r}; delete that line to repeat its run")
 
 
-def _config(line: Line) -> Mapping[str, Any]:
-    return line["config"]
-
-
 @cache
 def _report(message: str) -> None:
     """Prints a message once, even if a log is read several times."""
@@ -55,7 +51,7 @@ class Log:
     def __init__(self, preset: str, name: str, results: Path = RESULTS) -> None:
         self.path = results / preset / f"{name}.jsonl"
 
-    def read(self, config_of: Callable[[Line], Mapping[str, Any]] = _config) -> dict[str, Line]:
+    def read(self) -> dict[str, Line]:
         """Returns the finished runs by the `key` of their `config`; reports and skips damaged lines."""
         runs: dict[str, Line] = {}
         if not self.path.exists():
@@ -67,7 +63,7 @@ class Log:
                 for field in _FIELDS.keys() & line.keys():
                     if not isinstance(line[field], _FIELDS[field]):
                         raise ValueError(f"{field} has the wrong type")
-                runs[key(config_of(line))] = line
+                runs[key(line["config"])] = line
             except (ValueError, TypeError, AttributeError, FileError, RecursionError) as error:
                 _report(f"{place} is damaged and was skipped: {error}")
         return runs

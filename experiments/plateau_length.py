@@ -75,7 +75,7 @@ def draw(preset: str, results: Results) -> Figure:
     axis.set(xlabel="epochs before the learning rate drops", ylabel="test accuracy", xscale="log")
     axis.set_xticks(WAITS[preset], labels=[str(wait) for wait in WAITS[preset]])
     axis.minorticks_off()
-    axis.legend()
+    axis.legend(loc="upper left")
     return figure
 
 

@@ -1,7 +1,6 @@
 """Defines the tasks, seeds and alphas that each preset uses in Sections 5 and 6 of the paper.
 
-`laptop` has narrow networks on MNIST-5k and takes less than three hours on two cores. `small` has narrow
-networks on CIFAR-10 at 16 x 16 pixels and takes less than sixteen hours of one core. Both have five seeds for
+`laptop` has narrow networks on MNIST-5k, `small` on CIFAR-10 at 16 x 16 pixels. Both have five seeds for
 every verdict, and fewer alphas than the paper for tasks whose runs take minutes.
 """
 

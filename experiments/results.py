@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -10,8 +10,6 @@ from experiments.log import RESULTS, Line, Log
 from experiments.runs import Run, config_key
 from training.config import UsageError
 
-# The log of `readme.py`, of which no figure of a preset is drawn. It repeats runs of other logs.
-README_LOG = "pairs"
 # Reads a number from a logged line; `None` or NaN if the line has none, as after a run that diverged.
 Measure = Callable[[Mapping[str, Any]], float | None]
 
@@ -29,18 +27,13 @@ class Results(dict[str, Line]):
 
     def __init__(self, preset: str, folder: Path = RESULTS) -> None:
         self.preset, self.folder = preset, folder
-        super().__init__(self._read())
+        super().__init__()
+        for path in sorted((folder / preset).glob("*.jsonl")):
+            self.update(Log(preset, path.stem, folder).read())
 
-    def _read(self) -> dict[str, Line]:
-        runs: dict[str, Line] = {}
-        for path in sorted((self.folder / self.preset).glob("*.jsonl")):
-            if path.stem != README_LOG:
-                runs |= Log(self.preset, path.stem, self.folder).read()
-        return runs
-
-    def again(self) -> Self:
+    def again(self) -> "Results":
         """Reads the logs again, to which other processes may have added runs."""
-        return type(self)(self.preset, self.folder)
+        return Results(self.preset, self.folder)
 
     def of(self, run: Run) -> Line:
         """Returns the logged line of a run.

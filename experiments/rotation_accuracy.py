@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from scipy.stats import rankdata
 
 from experiments.claims import Claim, Finding, by_task
@@ -42,10 +43,12 @@ def lines_of(task: str, results: Results) -> list[Mapping[str, Any]]:
 
 
 def draw(preset: str, results: Results) -> Figure:
-    names = [setup.task for setup in setups(preset)]
-    figure, axes = panels(len(SUMMARIES), len(names))
-    for column, task in zip(axes.T, names, strict=True):
-        lines = lines_of(task, results)
+    """Draws a column per task, unless no run of it reached 98 % training accuracy."""
+    found = {setup.task: lines_of(setup.task, results) for setup in setups(preset)}
+    shown = [task for task, lines in found.items() if lines] or list(found)
+    figure, axes = panels(len(SUMMARIES), len(shown))
+    for column, task in zip(axes.T, shown, strict=True):
+        lines = found[task]
         for axis, (name, summary) in zip(column, SUMMARIES.items(), strict=True):
             for layca, (label, _, marker) in STYLES.items():
                 side = [line for line in lines if line["config"]["layca"] == layca]
@@ -57,8 +60,10 @@ def draw(preset: str, results: Results) -> Figure:
                     s=14,
                     label=label if layca else "without Layca",
                 )
-            # Many runs end near 0 and some near 1.
-            axis.set(title=task, xlabel=f"cosine distance, {name} layer", xscale="log")
+            axis.set(title=task, xlabel=f"cosine distance, {name} layer")
+            if lines:
+                axis.set_xscale("log")  # many runs end near 0 and some near 1
+                axis.xaxis.set_minor_formatter(NullFormatter())  # its labels overlap
     for row in axes:
         row[0].set_ylabel("test accuracy")
     handles, labels = axes[0, 0].get_legend_handles_labels()

@@ -9,13 +9,14 @@ from experiments.presets import PRESETS
 from experiments.results import Results
 
 
-def logged_choice(folder, task, held_out, tested):
+def logged_choice(folder, task, held_out, tested, trained=None):
     """Logs, at each of Figure 7's rates, a run of one seed with these accuracies per epoch."""
-    for (run, *_), (chosen_by, found) in zip(
-        fig7.candidates(task), zip(held_out, tested, strict=True), strict=True
-    ):
-        curves = {"validation_accuracy": chosen_by, "test_accuracy": found}
-        Log("paper", "fig7", folder).append({"config": run.fields(), "curves": curves})
+    trained = trained or [[1.0] * len(curve) for curve in held_out]
+    found = zip(fig7.candidates(task), held_out, tested, trained, strict=True)
+    for (run, *_), *curves in found:
+        names = ("validation_accuracy", "test_accuracy", "train_accuracy")
+        named = dict(zip(names, curves, strict=True))
+        Log("paper", "fig7", folder).append({"config": run.fields(), "curves": named})
     return Results("paper", folder)
 
 
@@ -37,6 +38,14 @@ def test_equal_rates_are_chosen_by_their_neighbours_and_not_by_order(tmp_path):
     for folder, expected, found in ((tmp_path / "1", 4, curves), (tmp_path / "2", 5, curves[::-1])):
         results = logged_choice(folder, "c10-cnn1", found, found)
         assert fig7.choose("c10-cnn1", results) == powers[expected]
+
+
+@pytest.mark.parametrize(("highest", "expected"), [(1.0, 4), (0.97, 7)])
+def test_rates_that_do_not_fit_the_training_images_are_chosen_only_if_none_does(highest, expected, tmp_path):
+    held_out = [[value] for value in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.2, 0.1)]
+    trained = [[min(value, highest)] for value in (0.5, 0.9, 1.0, 1.0, 0.98, 0.97, 0.9, 0.6, 0.5, 0.1)]
+    results = logged_choice(tmp_path, "c10-cnn1", held_out, held_out, trained)
+    assert fig7.choose("c10-cnn1", results) == fig7.powers("c10-cnn1")[expected]
 
 
 def test_rates_are_chosen_by_1000_images_or_by_several_seeds():

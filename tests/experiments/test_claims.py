@@ -126,6 +126,19 @@ def test_rank_correlations_are_spearmans_per_seed_over_trained_runs(tmp_path):
         np.testing.assert_allclose(parts[name], expected)
 
 
+@pytest.mark.parametrize(("train_accuracy", "shown"), [(1.0, 1), (0.9, 2)])
+def test_a_task_without_trained_runs_is_left_out_of_the_scatter(train_accuracy, shown, tmp_path):
+    for task in ("mnist5k-mlp", "mnist5k-vgg"):
+        line = line_with(0, [0.1, 0.2], 0.9, train_accuracy if task == "mnist5k-mlp" else 0.9)
+        Log("laptop", "fig2", tmp_path).append(
+            {**line, "config": {**line["config"], "task": task, "layca": True}}
+        )
+    figure = rotation_accuracy.draw("laptop", Results("laptop", tmp_path))
+    figure.draw_without_rendering()
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles == ["mnist5k-mlp", "mnist5k-vgg"][:shown] * len(rotation_accuracy.SUMMARIES)
+
+
 @pytest.mark.parametrize("claim", [fig2.uniform_is_best, fig2.first_layers_beat_last])
 def test_runs_under_98_percent_are_told_from_missing_ones(claim, tmp_path):
     setup = Setup("mnist5k-mlp", (0,), (-0.4, 0.0, 0.4))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import train
-from experiments import fig7, first, toy, tuned
+from experiments import choice, fig2, fig7, first, toy, tuned
 from experiments.__main__ import NAMES, main
 from experiments.experiment import FIRST, experiment, names_of
 from experiments.log import RESULTS, Log, key
@@ -220,10 +220,14 @@ def test_dry_run_of_everything(preset, capsys):
     assert main(["all", "--dry-run", "--preset", preset]) == 0
 
 
-def test_no_run_is_in_two_logs():
-    names = {path.stem for path in (RESULTS / "laptop").glob("*.jsonl")}
-    runs = [name for name in names for _ in Log("laptop", name).read()]
-    assert len(runs) == len(Results("laptop", RESULTS))
+@pytest.mark.parametrize("preset", ["laptop", "small"])
+def test_no_run_is_in_two_logs_and_an_experiment_asks_for_each(preset):
+    names = {path.stem for path in (RESULTS / preset).glob("*.jsonl")}
+    runs = [name for name in names for _ in Log(preset, name).read()]
+    results = Results(preset, RESULTS)
+    assert len(runs) == len(results)
+    known = [config_key(run) for name in names_of(preset) for run in experiment(name).known(results)]
+    assert results.keys() <= set(known)
 
 
 @pytest.mark.parametrize("preset", ["laptop", "small"])
@@ -235,6 +239,8 @@ def test_figure_2_has_the_learning_rates_that_figure_7_chooses(preset):
         except MissingRunError:
             continue
         assert 3.0**best == train.TASKS[task].rates["sgd"]
+        tested = choice.accuracies("test_accuracy", fig7.candidates(task), results).mean(axis=1)
+        assert fig7.powers(task)[tested.argmax()] == fig2.BEST_ON_TEST.get(task, best)
 
 
 @pytest.mark.parametrize(("task", "evaluations"), [("c10-cnn2", 250), ("tiny-cnn", 80), ("mnist5k-vgg", 7)])

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from experiments import choice
 from experiments.claims import Claim, Finding, by_task
-from experiments.curves import STYLES, share_height, titled_panels
+from experiments.curves import STYLES, titled_panels
 from experiments.experiment import Experiment
 from experiments.fig2 import TRAINED
 from experiments.presets import SECTION5, Setup
@@ -59,7 +59,6 @@ def draw(preset: str, results: Results) -> Figure:
             axis.plot(powers(task, layca), means, marker=marker, ms=4, color=color, label=label)
         label = "chosen for SGD on held-out images"
         axis.axvline(choose(task, results), color="C1", ls=":", label=label)
-    share_height(axes)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 

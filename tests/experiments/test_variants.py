@@ -1,5 +1,7 @@
 """Tests Layca on any base and with any flags, on tasks and text, and the choice of rates."""
 
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,19 +75,35 @@ def test_rates_are_chosen_by_held_out_images_and_then_compared(tmp_path):
     results = Results("laptop", tmp_path)
     assert [tangent.choose(cell, name, results) for name in cell.variants()] == [-3, -2, -3]
     following = tangent.then("laptop", results, False)
-    assert len(following) == 3 * len(tangent.SEEDS)
     assert experiment("tangent").known(results)[-len(following) :] == following
+    assert not any(run.config.validation for run in following)
+    # Variants that chose different rates run at both; the geodesic chose that of the projection.
+    done = Counter(
+        (run.tangent, run.retraction, round(np.log(run.config.learning_rate) / np.log(3)))
+        for run in following
+    )
+    ten = len(tangent.SEEDS)
+    assert done == {
+        **{(True, "projection", power): ten for power in (-3, -2)},
+        **{(False, "projection", power): ten for power in (-3, -2)},
+        (True, "geodesic", -3): ten,
+    }
     for run in following:
-        without = not run.tangent
-        assert run.config.learning_rate == pytest.approx(3.0 ** (-2 if without else -3))
-        assert not run.config.validation
-        accuracy = 0.8 + run.config.seed / 100 - 0.01 * without
+        # At its own rate the projected step is better by a point, at 3^-2 both ways are equal.
+        worse = not run.tangent and run.config.learning_rate < 0.05
+        accuracy = 0.8 + run.config.seed / 100 - 0.01 * (run.config.learning_rate > 0.05) - 0.02 * worse
         log.append({"config": run.fields(), "test_accuracy": accuracy})
-    ours, parts = tangent.better(cell, "without", Results("laptop", tmp_path))
+    logged = Results("laptop", tmp_path)
+    without, geodesic = cell.pairs()
+    ours, margins = tangent.better(cell, without, logged)
     assert ours == "at 3^-3 and 3^-2"
-    np.testing.assert_allclose(parts["difference"], np.full(10, 0.01))
-    ours, _ = tangent.better(cell, "geodesic", Results("laptop", tmp_path))
+    np.testing.assert_allclose(margins["difference"], np.full(10, 0.01))
+    _, margins = tangent.better_at_equal_rates(cell, without, logged)
+    np.testing.assert_allclose(margins["at 3^-3"], np.full(10, 0.02))
+    np.testing.assert_allclose(margins["at 3^-2"], np.zeros(10), atol=1e-12)
+    ours, _ = tangent.better(cell, geodesic, logged)
     assert ours.endswith("it does not matter")
+    assert list(tangent.better_at_equal_rates(cell, geodesic, logged).margins) == ["at 3^-3"]
 
 
 def test_the_peak_of_a_parabola():

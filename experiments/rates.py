@@ -118,6 +118,7 @@ def draw(preset: str, results: Results) -> Figure:
         results.of(runs(preset)[0])  # names the missing run
     figure, axes = titled_panels(found, "best rate, power of 3", xscale="log", xlabel="steps")
     for axis, (network, by_base) in zip(axes, found.items(), strict=True):
+        batches = list(zip("v^", BATCHES.get(network, ()), strict=False))
         for i, (base, (steps, powers)) in enumerate(by_base.items()):
             color = f"C{i}"
             (dots,) = axis.plot(steps, powers, "o", color=color, label=base)
@@ -127,12 +128,12 @@ def draw(preset: str, results: Results) -> Figure:
                 slope, start = np.polyfit(logs[inside], np.array(powers)[inside], 1)
                 axis.plot(steps, slope * logs + start, color=color, lw=1)
                 dots.set_label(f"{base}, slope {slope:.2f}")
-            for length in BATCHES.get(network, ()):
-                if not is_logged(network, base, length, results):
-                    continue
-                place = steps_of(network, length), best_on_task(network, base, length, results)
-                axis.plot(*place, "x", color=color)
-                axis.annotate(f"batch {length.batch_size}", place, fontsize="x-small")
+            for marker, length in batches:
+                if is_logged(network, base, length, results):
+                    place = steps_of(network, length), best_on_task(network, base, length, results)
+                    axis.plot(*place, marker, color=color)
+        for marker, length in batches:
+            axis.plot([], [], marker, color="gray", label=f"batch {length.batch_size}")
         narrow = {"columnspacing": 1, "handletextpad": 0.2, "frameon": False}
         axis.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, **narrow)
     return figure

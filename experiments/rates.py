@@ -47,7 +47,7 @@ TASKS = {"laptop": ("mnist5k-mlp",), "small": ("cifar16-vgg10",)}
 
 
 def grid(task: str, base: str, length: Length) -> list[list[Variant]]:
-    """Returns the runs of all seeds by power."""
+    """Returns the runs of all seeds by power; runs that take minutes have one seed."""
     seeds = SEEDS if task == "mnist5k-mlp" and length.epochs <= 200 else SEEDS[:1]
     flags = length._asdict()
     return [[variant(task, base, power, seed, **flags) for seed in seeds] for power in POWERS]

@@ -48,6 +48,31 @@ def test_the_best_rates_are_those_of_the_logs():
     assert [row for row in rows if row not in DOCS["learning_rates.md"].read_text()] == []
 
 
+def test_rates_are_as_flat_and_fall_as_fast_as_the_page_says():
+    laptop, task = Results("laptop"), "mnist5k-mlp"
+
+    def points_between(base, length, powers):
+        means = np.array([np.mean(laptop.accuracies(runs)) for runs in rates.grid(task, base, length)])
+        return 100 * np.ptp(means[[rates.POWERS.index(power) for power in powers]])
+
+    _, _, long, longest = rates.LENGTHS[task]
+    assert points_between("sgd", long, range(-5, -1)) <= 1
+    assert points_between("sgd", longest, range(-5, -1)) <= 1.6
+    assert points_between("momentum", rates.BATCHES[task][-1], range(-6, -2)) <= 1.3
+    # From the lines of the figure: the best power at 39,000 steps; how much ten times the steps lower rates.
+    found = rates.points("laptop", laptop)
+    ends, falls = {}, {}
+    for base in ("adam", "momentum"):
+        lines = [
+            np.polyfit(np.log(found[network][base][0]) / np.log(3), found[network][base][1], 1)
+            for network in ("text", task)
+        ]
+        ends[base] = [round(float(np.polyval(line, np.log(39_000) / np.log(3))), 1) for line in lines]
+        falls[base] = [round(float(10 ** -line[0]), 1) for line in lines]
+    assert ends == {"adam": [-4.7, -5.2], "momentum": [-4.7, -4.7]}
+    assert falls["adam"] == [1.7, 2.2]
+
+
 def row_of_rates(steps, powers):
     # A best rate at an end of the grid has no parabola.
     cells = ["–" if np.isnan(power) else f"{power:.1f}" for power in powers]
